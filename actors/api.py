@@ -1,0 +1,110 @@
+"""The public API of an agent's author: an `Actor` is a name, a handler and a few limits; a `Context` is what a handler sees.
+
+A handler is a function of (input, context). Its input is annotated with a pydantic model (validated before the call), with
+`dict` or with `str`; it returns a pydantic model or a dict. `async def` handlers run in the host's loop, plain functions in
+threads. An agent with several operations takes a mapping from operation to handler; `payload.operation` picks one, the
+first listed is the default.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from schemas.agents import AgentDefinition, Transport
+from schemas.policies import RateLimit, RetryPolicy
+
+Handler = Callable[..., Any]
+"""`(input, ctx) -> model | dict`, sync or async; checked when the actor is made."""
+
+
+class Log(Protocol):
+    """The part of a structured logger that handlers use."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+
+    def warning(self, event: str, **fields: Any) -> Any: ...
+
+    def error(self, event: str, **fields: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler may know and do besides its input.
+
+    task_id, attempt, epoch: which attempt this is; an outside effect takes `task_id` as its idempotency key, never the
+    attempt. deadline_at: microseconds; after it the result is not waited for. data_dir, sources_root: folders for
+    datasets and file sources. send_progress: what `report` calls; safe from a handler's thread too.
+    """
+
+    task_id: str
+    attempt: int
+    epoch: int
+    deadline_at: int
+    last_attempt: bool
+    logger: Log
+    data_dir: Path
+    sources_root: Path
+    send_progress: Callable[[float, str], None]
+    pattern: str | None = None
+    type: str = ""
+    description: str = ""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    async def report(self, progress: float, note: str = "") -> None:
+        """Say how far the work is, 0 to 1; sent at most once a second."""
+        self.send_progress(min(1.0, max(0.0, progress)), note)
+
+    def report_now(self, progress: float, note: str = "") -> None:
+        """The same from a plain (threaded) handler."""
+        self.send_progress(min(1.0, max(0.0, progress)), note)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One agent: its id, its handler or handlers by operation, what it offers, and its limits.
+
+    max_in_flight: handlers at once. timeout_seconds: of one attempt. `capabilities` are the words a task may ask for;
+    `troupe submit WORD` finds the agents that offer the word. Raises ValueError or TypeError for what cannot work.
+    """
+
+    agent_id: str
+    handler: Handler | Mapping[str, Handler]
+    agent_type: str = ""
+    name: str = ""
+    capabilities: list[str] = field(default_factory=list)
+    domain: str = ""
+    max_in_flight: int = 100
+    weight: float = 1.0
+    rate_limit: RateLimit | None = None
+    retry: RetryPolicy | None = None
+    timeout_seconds: int | None = None
+    heartbeat_interval_seconds: int = 10
+    config: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def definition(self) -> AgentDefinition:
+        """What the agent announces of itself. Raises pydantic.ValidationError, a ValueError, for impossible values."""
+        return AgentDefinition(
+            agent_id=self.agent_id,
+            name=self.name or self.agent_id,
+            agent_type=self.agent_type or self.agent_id,
+            capabilities=list(self.capabilities),
+            domain=self.domain,
+            config=json.dumps(dict(self.config), sort_keys=True),
+            metadata=json.dumps(dict(self.metadata), sort_keys=True),
+            transport=Transport.LOCAL,
+            max_in_flight=self.max_in_flight,
+            weight=self.weight,
+            rate_limit=self.rate_limit,
+            retry=self.retry,
+            timeout_seconds=self.timeout_seconds,
+            heartbeat_interval_seconds=self.heartbeat_interval_seconds,
+        )
+
+
+Result = Awaitable[Any] | Any

@@ -1,0 +1,189 @@
+"""The contract between a rule and whatever runs it (design 3): step decides, outputs follow, nothing happens but by a record.
+
+A processor is a deterministic state machine over keyed rows. It does no I/O, reads no clock, no environment and no random
+source, and never names Kafka or Faust; the runtime gives it events one by one and keeps what it decides. A decision is
+durable before anyone acts on it, and what follows from it can be made again, byte for byte, from the row and the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from schemas.base import Record
+from schemas.topics import Topic
+
+NOTE_ERROR_BYTES = 256
+"""Room for a note's text in the header row."""
+
+RowT = TypeVar("RowT", bound=Record)
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Who is deciding: process, number of the decision in it, its clock in microseconds, offsets the views had reached.
+
+    `step` may copy it into its row or note; that is the only way in which it reaches an output.
+    """
+
+    instance: str
+    seq: int
+    time: int
+    views: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One record as a rule sees it.
+
+    topic, partition, offset: where it was delivered. position: `<topic>.<partition>.<offset>` of its origin, under the
+    topic's real name; causes and ids are made of it. now: append time in microseconds. record: the decoded value, None
+    if it could not be decoded. value, headers: as they lay in the log.
+    """
+
+    topic: Topic
+    partition: int
+    offset: int
+    key: str
+    now: int
+    position: str
+    record: Record | None
+    value: bytes
+    headers: Headers
+    stamp: Stamp
+
+    def id(self, n: int) -> str:
+        """Id of the n-th thing that follows from this record; the same at every re-run."""
+        return f"{self.position}.{n}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[RowT]):
+    """A transition: the row after it, with `version` one higher and `cause` the event's position."""
+
+    row: RowT
+
+
+@dataclass(frozen=True, slots=True)
+class End(Generic[RowT]):
+    """A last transition: the row stays until its outputs are acked, then it leaves the table."""
+
+    row: RowT
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to say without a transition: refused, late, progress, poison. `error` is cut to 256 bytes.
+
+    `at` (microseconds) and `seq` are those of the stamp, kept so that a re-emission carries the same.
+    """
+
+    kind: str
+    error: str = ""
+    at: int = 0
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A record for a topic.
+
+    name: the real topic of a family without prefix (an inbox), or a user's topic (`reply_to`). partition: None means by
+    key. record None is a tombstone. fallback: what to write instead when a user's topic refuses for good.
+    """
+
+    topic: Topic
+    key: str
+    record: Record | None
+    name: str | None = None
+    partition: int | None = None
+    headers: Headers = ()
+    fallback: Output | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureTopic:
+    """Asks for a topic of a family to exist before the batch's records are written; idempotent."""
+
+    topic: Topic
+    name: str
+    partitions: int
+
+
+class Views(Protocol):
+    """Read-only copies of compacted topics, each read to its end before the first step."""
+
+    def get(self, topic: Topic, key: str) -> Any:
+        """The record of a key, or None."""
+
+    def items(self, topic: Topic) -> Mapping[str, Any]:
+        """All records by key."""
+
+    def offsets(self) -> str:
+        """The offsets reached, as JSON text by topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of the partitions that this process owns; limits are scaled by it (spec 6.5)."""
+
+    owned: int
+    total: int
+
+    def of(self, limit: int) -> int:
+        """A limit's part, at least 1."""
+        return max(1, limit * self.owned // self.total) if self.owned < self.total else limit
+
+
+Decision = Change[RowT] | End[RowT] | Note | None
+Decided = Change[RowT] | End[RowT] | Note
+
+
+class Processor(Protocol[RowT]):
+    """A rule. A new instance is made at each assignment; its indexes are filled by `index` from the rows it owns."""
+
+    name: str
+    row: type[RowT]
+    inputs: tuple[Topic, ...]
+    outputs_to: tuple[Topic, ...]
+    views: tuple[Topic, ...]
+
+    def step(self, row: RowT | None, event: Event, views: Views) -> Decision[RowT]:
+        """The decision. Raising is allowed and means `broken`."""
+
+    def outputs(self, decided: Decided[RowT], event: Event) -> Iterable[Output | EnsureTopic]:
+        """What follows; a function of its arguments alone."""
+
+    def broken(self, row: RowT, event: Event, error: Exception) -> Change[RowT] | None:
+        """A rule that raised must end its open row; None where rows have no end."""
+
+    def due(self, row: RowT) -> int | None:
+        """When this row next wants to be woken, microseconds; derived from the row."""
+
+    def expires(self, row: RowT) -> int | None:
+        """When a finished row may leave the table, microseconds; None while it is open."""
+
+    def published(self, row: RowT) -> Iterable[Output]:
+        """The compacted records that stand for this row; re-published with each claim."""
+
+    def index(self, before: RowT | None, after: RowT | None) -> None:
+        """Keep the in-memory indexes (load, queues); called after step and outputs succeeded."""
+
+    def view_changed(self, topic: Topic, key: str) -> None:
+        """A view has another record for this key."""
+
+    def ready(self, now: int) -> Iterator[str]:
+        """Keys of rows that could move now, in order, at most one per free slot. Asked again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What `describe` and `validate` need to know of a processor without making one."""
+
+    name: str
+    row: type[Record]
+    inputs: Sequence[Topic]
+    outputs_to: Sequence[Topic]
+    views: Sequence[Topic] = field(default_factory=tuple)
