@@ -134,7 +134,7 @@ def _fetch(context: Any, jar: Jar, folder: Path, limits: FetchLimits, given_up: 
         try:
             found = Path(context.project(group, artifact).at_version(version).artifact().resolve())
             if jar.matches(found):
-                os.replace(found, folder / jar.filename)
+                found.replace(folder / jar.filename)
                 return
             reason = "its SHA-256 is not the locked one"
         except Exception as error:  # whatever the Maven client or the network raises counts as one failed try

@@ -23,6 +23,7 @@ from schemas.errors import OperatorError
 KAFKA_VERSION = "4.3.1"
 LOCK_FILE = Path(__file__).with_name(f"kafka-{KAFKA_VERSION}.lock")
 
+_DEFAULT_LIMITS = FetchLimits()
 _VERIFIED_MTIME_S = 1_577_836_800  # 2020-01-01 UTC; any fixed time that no real download has
 
 
@@ -50,7 +51,7 @@ def read_lock(path: Path = LOCK_FILE) -> tuple[Jar, ...]:
     return tuple(Jar(coordinate, sha256, int(size)) for coordinate, sha256, size in rows)
 
 
-def ensure_jars(cache: JarCache, limits: FetchLimits = FetchLimits()) -> list[Path]:
+def ensure_jars(cache: JarCache, limits: FetchLimits = _DEFAULT_LIMITS) -> list[Path]:
     """The class path of the broker; fetches what is missing or damaged.
 
     Processes that start at the same time share one download: the others wait up to `limits.lock_wait_s`.

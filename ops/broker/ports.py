@@ -38,7 +38,8 @@ def owner(port: int) -> str:
     """Words for the process that listens on the port: its id, name and the end of its command line."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid:
                 process = psutil.Process(connection.pid)
                 return f"process {process.pid} ({process.name()}: …{' '.join(process.cmdline())[-60:]})"
     except psutil.Error:
