@@ -34,7 +34,7 @@ class Avro:
     """Refines the Avro type of a field: `Annotated[int, Avro(logicalType="timestamp-micros")]`."""
 
     type: str | None = None
-    logicalType: str | None = None  # noqa: N815 -- the spelling of the Avro specification
+    logicalType: str | None = None  # spelt as in the Avro specification
 
 
 Micros = Annotated[int, Avro(logicalType="timestamp-micros")]
