@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from fastavro import parse_schema
 from fastavro.schema import SchemaParseException, UnknownType
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from schemas.errors import SchemaError
@@ -40,8 +40,8 @@ class Avro:
 Micros = Annotated[int, Avro(logicalType="timestamp-micros")]
 """An instant: microseconds since the UTC epoch."""
 
-Int = Annotated[int, Avro(type="int")]
-"""An integer of 32 bits."""
+Int = Annotated[int, Field(ge=-(2**31), lt=2**31), Avro(type="int")]
+"""An integer of 32 bits; the bound is the model's, because fastavro would write more and other readers would fail."""
 
 _PRIMITIVES: dict[Any, str] = {str: "string", int: "long", float: "double", bool: "boolean", bytes: "bytes"}
 _LEAST_BYTES = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "string": 1, "bytes": 1}
@@ -208,6 +208,8 @@ def _least_bytes(schema: Schema, named: dict[str, int | None], depth: int) -> in
             return 1
         case "fixed":
             named[schema["name"]] = size = int(schema["size"])
+            if size <= 0:
+                raise SchemaError(f"fixed {schema['name']} has {size} bytes")
             return size
         case "array":
             if _least_bytes(schema["items"], named, depth + 1) <= 0:

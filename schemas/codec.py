@@ -62,11 +62,11 @@ class Codec(Generic[M]):
         Raises PayloadTooLarge over the limit, SchemaError if a value does not fit its field (an unvalidated copy).
         """
         fields = record.__dict__
-        if self._nested:
-            fields = fields | {name: plain(fields[name]) for name, plain in self._nested}
         out = BytesIO()
         out.write(self._prefix)
         try:
+            if self._nested:
+                fields = fields | {name: plain(fields[name]) for name, plain in self._nested}
             # Without this option fastavro takes a tuple in a union for (branch, value).
             schemaless_writer(out, self._schema, fields, disable_tuple_notation=True)
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as wrong:
