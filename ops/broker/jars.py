@@ -70,6 +70,8 @@ def ensure_jars(cache: JarCache, limits: FetchLimits = _DEFAULT_LIMITS) -> list[
                 hint=f"wait for it, or remove {cache.root / '.fetch.lock'} if no such process runs, and try again",
             ) from None
         except OSError as error:
+            if all(jar.matches(cache.jars / jar.filename) for jar in _unverified(locked, cache.jars)):
+                return [cache.jars / jar.filename for jar in locked]  # complete, on a disk that takes no mark
             raise OperatorError(
                 f"The jar cache {cache.root} cannot be written: {error}",
                 hint="set TROUPE_CACHE to a directory that you can write to, with 50 MB free",

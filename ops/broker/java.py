@@ -34,6 +34,7 @@ Flavour = Literal["dev", "bench"]
 
 OLDEST_JAVA = 17
 OLDEST_AOT_JAVA = 25
+OLDEST_NOISY_JAVA = 23  # from here on each use of sun.misc.Unsafe, which Kafka makes, puts warnings into the log
 
 # dev: small and quick to start, 150 MB resident. bench: a larger heap and the optimising compiler, which pays after
 # some hundred thousand records.
@@ -104,7 +105,8 @@ def _inspect(executable: Path) -> Java:
 
 def command(java: Java, class_path: Sequence[Path], flavour: Flavour, extra: Sequence[str] = ()) -> list[str]:
     """The command line of a broker, to which the properties file is added."""
-    flags = (*_HEAP_AND_COMPILER[flavour], *_COMMON, *extra)
+    quiet = ("--sun-misc-unsafe-memory-access=allow",) if java.major >= OLDEST_NOISY_JAVA else ()
+    flags = (*_HEAP_AND_COMPILER[flavour], *_COMMON, *quiet, *extra)
     return [str(java.executable), *flags, "-cp", os.pathsep.join(map(str, class_path)), "kafka.Kafka"]
 
 

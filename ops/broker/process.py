@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ from schemas.errors import OperatorError
 
 _POLL_S = 0.02
 _SAME_BIRTH_S = 1.0
+_LOG_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Birth(BaseModel):
@@ -49,24 +51,35 @@ def launch(node: Node, command: Sequence[str]) -> Launched:
 
     Raises OperatorError when the operating system refuses.
     """
+    _rotate(node.log_file)
     with node.log_file.open("ab") as log:
         log_start = log.tell()
         try:
             process = subprocess.Popen(
                 [*command, str(node.properties_file)],
                 cwd=node.directory,
+                env=os.environ | {"LC_ALL": "C.UTF-8"},  # else Java cannot open paths beyond ASCII in a bare locale
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         except OSError as error:
-            raise OperatorError(f"Java cannot be started: {error}", hint="troupe doctor") from error
+            raise OperatorError(
+                f"Java cannot be started: {error}", hint=f"check that `{command[0]} -version` works on this machine"
+            ) from error
     try:
         created_s = psutil.Process(process.pid).create_time()
     except psutil.Error:  # gone already: whoever waits for it will read its log
         created_s = time.time()
     return Launched(node, process, Birth(pid=process.pid, created_s=created_s), log_start)
+
+
+def _rotate(log_file: Path) -> None:
+    """Keep one older log, so that a directory in use for years does not fill the disk."""
+    with contextlib.suppress(OSError):
+        if log_file.stat().st_size > _LOG_BYTES_MAX:
+            log_file.replace(log_file.with_suffix(".log.1"))
 
 
 def find(birth: Birth | None, node: Node) -> psutil.Process | None:
