@@ -1,0 +1,440 @@
+"""Faust, driven in batches: the subclasses that make its consumer group, assignment and recovery safe to stand on.
+
+Faust gives groups, co-partitioned assignment, tables with changelogs and recovery. Its path per event is slow, loses
+records when a handler raises, and has holes around seeks and rebalances; each class here closes named ones and says which.
+Every private name that is touched has a test that fails loudly when the installed version changes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+import mode
+import structlog
+from aiokafka.errors import IllegalStateError
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
+from faust.transport.drivers import aiokafka as driver
+
+from schemas.changelog import ChangelogHeader
+from streams.runtime.store import ChangelogStore
+
+log = structlog.get_logger("faust")
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What the app tells its owner; set before the app starts."""
+
+    group_error: Callable[[BaseException], None]
+    start_offsets: Callable[[Mapping[Any, int]], None]
+    committed: Callable[[], None]
+    decode_header: Callable[[bytes], ChangelogHeader]
+    fetch_min_bytes: int = 1
+    fetch_max_wait_ms: int = 500
+    max_partition_fetch_bytes: int = 8 * 1024 * 1024
+    max_request_bytes: int = 8 * 1024 * 1024
+    heartbeat_at: float = field(default_factory=time.monotonic)
+
+
+class _Rest:
+    """What is left of a coroutine that was stepped once by hand, as an awaitable."""
+
+    def __init__(self, coroutine: Any, first: Any) -> None:
+        self._coroutine, self._first = coroutine, first
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waits_for = self._first
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as error:
+                try:
+                    waits_for = self._coroutine.throw(error)
+                except StopIteration as done:
+                    return done.value
+            else:
+                try:
+                    waits_for = self._coroutine.send(sent)
+                except StopIteration as done:
+                    return done.value
+
+
+async def _finish(rest: Awaitable[Any]) -> Any:
+    return await rest
+
+
+class _Live:
+    """The main loop's set of active partitions, read while a fetch waits.
+
+    Faust hands over the set itself; pausing its last partition empties it, which aiokafka takes for "all partitions",
+    and the records taken then are dropped as not active. An object that only answers `in` means what it says.
+    """
+
+    def __init__(self, partitions: Any) -> None:
+        self._partitions = partitions
+
+    def __contains__(self, partition: Any) -> bool:
+        return partition in self._partitions
+
+
+class Taken(dict[Any, Any]):
+    """What a fetch took, and the seeks that it knew of."""
+
+    seeks: Counter[Any]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.seeks = Counter()
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's fetching thread, with fetch settings, and a fetch that a seek overtook given back.
+
+    A fetch waits in the thread for up to a second while seeks pass it in a second worker. What it took counts only if its
+    partition was not sought since the fetch began; else the records go back in the same step in which they were taken.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.seeks: Counter[Any] = Counter()
+        self.last: dict[Any, int] = {}
+        self.given_back = 0
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _hooks(self) -> Hooks:
+        hooks: Hooks = self.consumer.app.hooks
+        return hooks
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)  # Faust fixes these at 1500 ms and 1 byte
+        consumer._fetch_min_bytes = self._hooks.fetch_min_bytes
+        consumer._fetch_max_wait_ms = self._hooks.fetch_max_wait_ms
+        consumer._max_partition_fetch_bytes = self._hooks.max_partition_fetch_bytes
+        return consumer
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
+    ) -> Taken:
+        before = self.seeks.copy()
+        live = None if active_partitions is None else _Live(active_partitions)
+        taken = Taken(await super()._fetch_records(consumer, live, timeout, max_records))
+        for partition in [tp for tp in taken if self.seeks[tp] != before[tp]]:  # no await since they were taken
+            first = taken.pop(partition)[0].offset
+            self.given_back += 1
+            if partition in consumer.assignment():
+                consumer.seek(partition, first)
+        self.last.update((partition, records[-1].offset) for partition, records in taken.items())
+        taken.seeks = before
+        return taken
+
+    def _sought(self, partitions: Iterable[Any]) -> None:
+        for partition in list(partitions):
+            self.seeks[partition] += 1
+            self.last.pop(partition, None)
+
+    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        self._sought(assigned)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def _seek_wait(self, consumer: Any, partitions: Any) -> None:
+        self._sought(partitions)
+        await super()._seek_wait(consumer, partitions)
+
+    async def seek_to_committed(self) -> Any:
+        return await self.call_thread(self._seek_inputs)
+
+    async def _seek_inputs(self) -> dict[Any, int]:
+        """All inputs in one step, to their commit or the log's start, whichever is later.
+
+        aiokafka seeks one by one, and only to a commit above 0; elsewhere the position would stay where a fetch between
+        the join and the pause had come to, and those records would be skipped.
+        """
+        consumer = self._ensure_consumer()
+        inputs = [tp for tp in self.assignment() if not self.consumer._is_changelog_tp(tp)]
+        starts = await consumer.beginning_offsets(inputs) if inputs else {}
+        wanted = {tp: max(await consumer.committed(tp) or 0, starts.get(tp) or 0) for tp in inputs}
+        self._sought(wanted)
+        for partition, offset in wanted.items():
+            consumer.seek(partition, offset)
+        return wanted
+
+    async def reached(self, *partitions: Any) -> dict[Any, tuple[int, int]]:
+        """(position, last record taken); a marker of a user's transaction moves only the first."""
+
+        async def ask() -> dict[Any, tuple[int, int]]:
+            consumer = self._ensure_consumer()
+            assigned = consumer.assignment()
+            return {tp: (await consumer.position(tp), self.last.get(tp, -1)) for tp in partitions if tp in assigned}
+
+        answer: dict[Any, tuple[int, int]] = await self.call_thread(ask)
+        return answer
+
+
+class Consumer(driver.Consumer):  # type: ignore[misc]
+    """Commits in delivery order, delivers without an asyncio task per record, heals gaps, reports group errors."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._inflight: dict[Any, deque[int]] = defaultdict(deque)
+        self._taken = Taken()
+        self._expected: dict[Any, int] = {}
+        self._retried: dict[Any, int] = {}
+        self.gaps: Counter[str] = Counter()
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        try:
+            await super().on_partitions_revoked(revoked)
+        finally:
+            for partition in revoked:
+                self._inflight.pop(partition, None)
+                self._expected.pop(partition, None)
+
+    async def perform_seek(self) -> None:
+        """Positions return to what is committed, so what was delivered since is forgotten."""
+        self._inflight.clear()
+        self._acked.clear()
+        self._acked_index.clear()
+        await super().perform_seek()
+        self._expected = {
+            tp: offset
+            for tp, offset in self._read_offset.items()
+            if offset is not None and not self._is_changelog_tp(tp)
+        }
+        self.app.hooks.start_offsets(dict(self._expected))
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Taken:
+        self._taken = await super()._getmany(active_partitions, timeout)
+        return self._taken
+
+    async def read_again(self, partition: Any, offset: int) -> None:
+        """Read on from this offset."""
+        self._expected[partition] = offset
+        try:
+            await self.seek_wait({partition: offset})
+        except IllegalStateError:
+            log.info("seek_after_revocation", partition=str(partition))  # the next assignment seeks
+
+    async def commit(self, *args: Any, **kwargs: Any) -> Any:
+        done = await super().commit(*args, **kwargs)
+        if done:
+            self.app.hooks.committed()
+        return done
+
+    def _new_offset(self, tp: Any) -> int | None:
+        """The end of the acked prefix in delivery order; Faust's own may pass an unacked first record."""
+        queue, done, last = self._inflight.get(tp), self._acked_index[tp], None
+        while queue and queue[0] in done:
+            last = queue.popleft()
+            done.discard(last)
+        self._acked[tp].clear()
+        return None if last is None else last + 1
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                await asyncio.sleep(0)
+                count = 0
+                async for partition, message in self.getmany(timeout=1.0):
+                    count += 1
+                    if not count % 100:
+                        await asyncio.sleep(0)
+                    if not await self._deliver(partition, message):
+                        continue
+                    self._read_offset[partition] = message.offset
+        except (*self.consumer_stopped_errors, asyncio.CancelledError):
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _deliver(self, partition: Any, message: Any) -> bool:
+        """One record to its channel; False if it is not its turn."""
+        if self._thread.seeks[partition] != self._taken.seeks[partition]:
+            return False  # sought meanwhile: it comes again
+        if self.app.topics.acks_enabled_for(message.topic):
+            if not await self._in_turn(partition, message):
+                return False
+        else:
+            read = self._read_offset[partition]
+            if read is not None and message.offset < read:
+                return False
+        coroutine = self.callback(message)
+        try:
+            first = coroutine.send(None)  # normally ends without suspending; Faust's own makes four tasks of it
+        except StopIteration:
+            return True
+        await self.wait_first(_finish(_Rest(coroutine, first)), self.suspend_flow.wait())
+        return True
+
+    async def _in_turn(self, partition: Any, message: Any) -> bool:
+        """Whether the record follows the one before it. A gap is read once more, then believed.
+
+        A gap may be a record lost around a seek, or the commit marker of a user's transaction, which takes an offset
+        that no consumer sees.
+        """
+        expected = self._expected.get(partition, message.offset)
+        retried = self._retried.pop(partition, None) == expected
+        if message.offset < expected:
+            return False
+        if message.offset > expected and message.offset == self._taken[partition][0].offset:
+            self.gaps["real" if retried else "seen"] += 1
+            if not retried:
+                self._retried[partition] = expected
+                await self.read_again(partition, expected)
+                return False
+        elif retried:
+            self.gaps["healed"] += 1
+            log.error("gap_healed", partition=str(partition), offset=expected)
+        self._expected[partition] = message.offset + 1
+        self._inflight[partition].append(message.offset)
+        return True
+
+    @mode.Service.task
+    async def _watch_group(self) -> None:
+        """Report group errors, which Faust never asks for, and remember when the group last heard of us."""
+
+        def check() -> None:
+            consumer = self._thread._consumer
+            coordinator = consumer and consumer._coordinator
+            if not coordinator:
+                return
+            try:
+                coordinator.check_errors()
+            except Exception as error:
+                self.loop.call_soon_threadsafe(self.app.hooks.group_error, error)
+
+        async for _ in self.itertimer(1.0, name="group-errors"):
+            self._thread.thread_loop.call_soon_threadsafe(check)
+
+
+class Producer(driver.Producer):  # type: ignore[misc]
+    """An idempotent producer that waits for all in-sync replicas."""
+
+    def _settings_extra(self) -> dict[str, Any]:
+        limit = self.app.hooks.max_request_bytes
+        return {"acks": "all", "enable_idempotence": True, "max_request_size": limit}
+
+
+class Transport(driver.Transport):  # type: ignore[misc]
+    """Faust's transport with our consumer and producer."""
+
+    Consumer = Consumer
+    Producer = Producer
+
+
+class App(faust.App):  # type: ignore[misc]
+    """Faust's app with our transport; `hooks` must be set before it starts."""
+
+    hooks: Hooks
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
+
+
+class SeekFirstRecovery(Recovery):  # type: ignore[misc]
+    """Seeks to the committed offsets before the inputs are resumed; Faust does it after, and hides callback errors."""
+
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        app, consumer, tables = self.app, self.app.consumer, self.tables
+        await app.on_rebalance_complete.send()
+        self._set_recovery_ended()
+        # gather raises what a callback raised; Faust's asyncio.wait does not.
+        await asyncio.gather(
+            *(
+                table.on_recovery_completed(self.actives_for_table[table], self.standbys_for_table[table])
+                for table in tables.values()
+            )
+        )
+        if app.consumer_generation_id != generation_id:
+            return
+        assigned = consumer.assignment()
+        if assigned:
+            await self._wait(consumer.perform_seek(), timeout=app.conf.broker_request_timeout)
+        if app.consumer_generation_id != generation_id:
+            return
+        self.completed.set()
+        app.flow_control.resume()
+        consumer.resume_flow()
+        consumer.resume_partitions({tp for tp in assigned if not self._is_changelog_tp(tp)})
+        await app._fetcher.maybe_start()
+        tables.on_actives_ready()
+        if not app.assignor.assigned_standbys():
+            tables.on_standbys_ready()
+        app.on_rebalance_end()
+
+
+class Tables(TableManager):  # type: ignore[misc]
+    """Faust's table manager with our recovery."""
+
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = SeekFirstRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+
+class Table(faust.Table):  # type: ignore[misc]
+    """Faust's table on our store."""
+
+    def _new_store_by_url(self, url: Any) -> ChangelogStore:
+        return ChangelogStore(
+            url,
+            self.app,
+            self,
+            decode_header=self.app.hooks.decode_header,
+            table_name=self.name,
+            key_type=self.key_type,
+            value_type=self.value_type,
+            key_serializer=self.key_serializer,
+            value_serializer=self.value_serializer,
+            loop=self.loop,
+            options=self.options,
+        )
+
+
+class BatchStream(faust.Stream):  # type: ignore[misc]
+    """A stream that is read in batches; nothing is acked for the reader."""
+
+    async def begin(self) -> None:
+        """Start without Faust's iterator."""
+        await self.maybe_start()
+        self._finalized, self.enable_acks = True, False
+
+    def finish(self) -> None:
+        """Leave the channel."""
+        self._channel_stop_iteration(self.channel)
+
+    async def next_batch(self, limit: int, timeout: float) -> list[Any]:
+        """What has been delivered, at most `limit` events; [] after `timeout` seconds without any."""
+        queue, app, batch = self.channel.queue, self.app, []
+        if queue.empty():
+            try:
+                async with asyncio.timeout(timeout):
+                    event = await queue.get()
+            except TimeoutError:
+                return []
+        else:
+            event = queue.get_nowait()
+            await asyncio.sleep(0)
+        flow, generation = app.flow_control, app.consumer_generation_id
+        while True:
+            message = event.message
+            if flow.is_active() and message.generation_id == generation:  # else it belongs to an older assignment
+                if not message.tracked:
+                    message.tracked = True
+                    app.consumer._unacked_messages.add(message)
+                batch.append(event)
+            if len(batch) >= limit or queue.empty():
+                break
+            event = queue.get_nowait()
+        if batch:
+            app.monitor.stream_inbound_time[batch[-1].message.tp] = time.monotonic()
+        return batch

@@ -1,0 +1,164 @@
+"""The local copy of a table's partition: rows, an index of what is finished, and how a changelog is read back.
+
+A changelog is read in whole batches. A batch ends with its header row, which says at which offset the batch was expected;
+one that lies elsewhere was written by somebody who did not know of everything before it (a *stray*), and its rows, header
+and notes are ignored. The keys that a stray overwrote are kept as `losers`: the next owner appends the winners again,
+because compaction keeps the last record of a key and knows nothing of strays. Until that is acked the stored offset
+stays before the first stray, so that a crash in between does not forget them.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import rocksdict
+from faust.stores.rocksdb import Store as RocksStore
+
+from schemas.changelog import HEADER_KEY, ChangelogHeader
+
+FINISHED_HEADER = "finished"
+"""Header of a changelog record whose row is finished: when it may leave, 8 bytes of microseconds."""
+
+OFFSET_KEY: bytes = RocksStore.offset_key
+EXIT_BROKEN_CHANGELOG = 71
+_TIME = struct.Struct(">Q")
+# Open and finished rows lie under prefixes of their own, so that a takeover scans the open ones only; beside the
+# finished ones lies an index by time, so that the oldest can leave without a scan.
+_OPEN, _DONE, _BY_TIME = b"o", b"f", b"t"
+
+
+def expiry_bytes(expires: int) -> bytes:
+    """The value of the `finished` header."""
+    return _TIME.pack(max(0, expires))
+
+
+def put_row(write: Any, key: bytes, value: bytes, expires: int | None) -> None:
+    """Put a row into a write batch; `expires` in microseconds for a finished one, None for an open one."""
+    if expires is None:
+        write.put(_OPEN + key, value)
+        return
+    write.delete(_OPEN + key)
+    write.put(_DONE + key, value)
+    write.put(_BY_TIME + expiry_bytes(expires) + key, b"")
+
+
+def drop_row(write: Any, key: bytes, index_key: bytes | None = None) -> None:
+    """Take a row out, and its place in the index by time where that is known."""
+    write.delete(_OPEN + key)
+    write.delete(_DONE + key)
+    if index_key is not None:
+        write.delete(index_key)
+
+
+def finished_row(database: Any, key: bytes) -> bytes | None:
+    """The value of a finished row."""
+    value: bytes | None = database.get(_DONE + key)
+    return value
+
+
+def stored_row(database: Any, key: bytes) -> tuple[bytes | None, bool]:
+    """The value of a row, open or finished, and whether it is finished."""
+    value: bytes | None = database.get(_OPEN + key)
+    return (value, False) if value is not None else (finished_row(database, key), True)
+
+
+def open_rows(database: Any) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of each open row."""
+    for key, value in _between(database, _OPEN, b"p"):
+        yield key[1:], value
+
+
+def leaving(database: Any, until: int, limit: int) -> list[tuple[bytes, bytes]]:
+    """(index key, row key) of finished rows that may leave at `until` microseconds, oldest first, at most `limit`."""
+    found = islice(_between(database, _BY_TIME, _BY_TIME + _TIME.pack(until + 1)), limit)
+    return [(key, key[1 + _TIME.size :]) for key, _ in found]
+
+
+def _between(database: Any, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    options = rocksdict.ReadOptions()
+    options.set_iterate_upper_bound(end)
+    yield from database.items(from_key=first, read_opt=options)
+
+
+class Replay:
+    """What one partition's changelog told: batches not yet closed, losers, and the offset to hold back."""
+
+    def __init__(self) -> None:
+        self.pending: list[Any] = []
+        self.losers: set[bytes] = set()
+        self.hold: int | None = None
+        self.strays = 0
+
+
+class ChangelogStore(RocksStore):  # type: ignore[misc]
+    """Faust's rocksdb store with recovery in whole batches."""
+
+    def __init__(self, *args: Any, decode_header: Callable[[bytes], ChangelogHeader], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._decode_header = decode_header
+        self.replays: dict[int, Replay] = defaultdict(Replay)
+
+    def persisted_offset(self, tp: Any) -> int | None:
+        """Asked when an assignment begins; recovery restarts there, so what was half read is forgotten."""
+        self.replays.pop(tp.partition, None)
+        offset: int | None = super().persisted_offset(tp)
+        return offset
+
+    def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
+        """Called by Faust's recovery with consecutive changelog records."""
+        try:
+            for event in batch:
+                self.apply(event.message)
+        except Exception as error:
+            # Faust would log it and go on with a table that lacks rows.
+            print(f"recovery of {self.table_name} failed: {error!r}", file=sys.stderr, flush=True)
+            os._exit(EXIT_BROKEN_CHANGELOG)
+
+    def apply(self, message: Any) -> None:
+        """Take one changelog record; nothing reaches the rows before its header row is read."""
+        replay = self.replays[message.partition]
+        replay.pending.append(message)
+        if message.key == HEADER_KEY:
+            header = self._decode_header(message.value)
+            batch, replay.pending = replay.pending, []
+            self._close(replay, batch, header)
+
+    def _close(self, replay: Replay, batch: list[Any], header: ChangelogHeader) -> None:
+        last = batch[-1]
+        first = last.offset - header.count
+        stray = header.base != first
+        database, write = self._db_for_partition(last.partition), rocksdict.WriteBatch(raw_mode=True)
+        for message in batch[:-1]:
+            # Rows before `first` had a header that compaction removed; they were in place, else it would be listed here.
+            if stray and message.offset >= first:
+                replay.losers.add(message.key)
+                continue
+            replay.losers.discard(message.key)
+            if message.value is None:
+                drop_row(write, message.key)
+            else:
+                put_row(write, message.key, message.value, expiry_of(message.headers))
+        if stray:
+            replay.strays += 1
+            replay.losers.add(HEADER_KEY)
+            replay.hold = first - 1 if replay.hold is None else replay.hold
+        else:
+            write.put(HEADER_KEY, last.value)
+        write.put(OFFSET_KEY, str(last.offset if replay.hold is None else replay.hold).encode())
+        database.write(write)
+
+
+def expiry_of(headers: Any) -> int | None:
+    """When a changelog record's row may leave, None while it is open."""
+    pairs = headers.items() if isinstance(headers, dict) else headers or ()
+    for name, value in pairs:
+        if name == FINISHED_HEADER:
+            expires: int = _TIME.unpack(value)[0]
+            return expires
+    return None

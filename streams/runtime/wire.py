@@ -1,0 +1,163 @@
+"""Between the log and the rules: real topic names, decoding of what came, encoding of what goes, homes and origins.
+
+Everything here is a function of bytes, so both runtimes share it. A value that cannot be read is not an error of the
+runtime but a fact about the record: it becomes `Unreadable`, and the record ends as a dead letter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.base import Record
+from schemas.codec import Codec, Codecs
+from schemas.errors import DecodeError, PayloadTooLarge
+from schemas.json_requests import parse_request
+from schemas.partitioning import home
+from schemas.settings import Settings
+from schemas.tasks import TaskCommand
+from schemas.topics import TASK_REQUESTS, Topic
+from streams.processor import Headers, Output
+
+ORIGIN = "x-origin"
+"""Header of a re-produced record: the position at which it was found. Believed on repartition topics only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One record as it came: `now` is its append time in microseconds."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    now: int
+    headers: Headers
+    handle: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a value is no record of its topic."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a record came from first: its position as text and in parts, under the topic's real name."""
+
+    position: str
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An output ready to be sent; `fallback` takes its place if a user's topic refuses."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    users: bool = False
+    fallback: Encoded | None = None
+
+
+class Wire:
+    """Names, codecs and homes of one installation."""
+
+    def __init__(self, settings: Settings, codecs: Codecs) -> None:
+        self._prefix = settings.kafka.topic_prefix
+        self._limit = settings.limits.max_record_bytes
+        self.partitions = settings.kafka.partitions
+        self.codecs = codecs
+        self._inbox_partitions: dict[str, int] = {}
+
+    def real(self, name: str) -> str:
+        """Name of a topic on the cluster."""
+        return self._prefix + name
+
+    def source(self, delivery: Delivery, is_copy: bool) -> Source:
+        """Position of a record; of its origin where it is a re-produced copy. Raises DecodeError for a bad origin."""
+        if not is_copy:
+            name = self.real(delivery.topic.name)
+            return Source(f"{name}.{delivery.partition}.{delivery.offset}", name, delivery.partition, delivery.offset)
+        for header, value in delivery.headers:
+            if header == ORIGIN:
+                try:
+                    position = value.decode()
+                    topic, partition, offset = position.rsplit(".", 2)
+                    return Source(position, topic, int(partition), int(offset))
+                except ValueError as error:
+                    raise DecodeError(f"header {ORIGIN} is no position: {value[:100]!r}") from error
+        raise DecodeError(f"a record of {self.real(delivery.topic.name)} without the header {ORIGIN}")
+
+    def decode(self, topic: Topic, value: bytes | None, source: Source, now: int) -> Record:
+        """The record of a value. Raises DecodeError for bytes that are none, UnknownSchemaId for a schema not seen."""
+        if value is None:
+            raise DecodeError(f"{topic.name}: a record without a value")
+        if topic is TASK_REQUESTS:
+            return self.decode_request(value, source.position, now)
+        record: Record = self.codecs.of(topic.subject).decode(value)
+        return record
+
+    def decode_request(self, value: bytes, position: str, now: int = 0) -> TaskCommand:
+        """A request, Avro or JSON (spec 5.3). Raises DecodeError, UnknownSchemaId."""
+        if value[:1] != b"{":
+            command: TaskCommand = self.codecs.of(TASK_REQUESTS.subject).decode(value)
+            return command
+        if len(value) > self._limit:
+            raise DecodeError(f"{len(value)} bytes exceed {self._limit} bytes")
+        fields = {"event_id": position, "occurred_at": now, "source": "json"} | parse_request(value, position)
+        try:
+            return TaskCommand.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise DecodeError(f"{where}: {first['msg']}") from error
+
+    def encode(self, output: Output, event_key: str, event_partition: int) -> Encoded:
+        """An output as bytes. Raises PayloadTooLarge over the topic's limit, SchemaError for a value that does not fit."""
+        codec: Codec[Any] = self.codecs.of(output.topic.subject)
+        value = None if output.record is None else codec.encode(output.record)
+        users = output.topic.family and output.topic.name == "<reply_to>"
+        name = output.name or output.topic.name
+        fallback = output.fallback and self.encode(output.fallback, event_key, event_partition)
+        self._refuse_large(output, value)
+        return Encoded(
+            name if users else self.real(name),
+            self._partition(output, name, event_key, event_partition, users),
+            output.key.encode(),
+            value,
+            output.headers,
+            users,
+            fallback,
+        )
+
+    def inbox_partitions(self, name: str, partitions: int) -> None:
+        """Remember how many partitions an inbox has, once it is known."""
+        self._inbox_partitions[name] = partitions
+
+    def _partition(self, output: Output, name: str, event_key: str, event_partition: int, users: bool) -> int:
+        if output.partition is not None:
+            return output.partition
+        if users:
+            return -1  # by key, among the partitions that the user's topic turns out to have
+        if output.topic.partitions is not None:
+            count = self._inbox_partitions.get(name, output.topic.partitions)
+            return home(output.key, count) if count > 1 else 0
+        return event_partition if output.key == event_key else home(output.key, self.partitions)
+
+    def _refuse_large(self, output: Output, value: bytes | None) -> None:
+        size = len(value or b"") + sum(len(name) + len(data) for name, data in output.headers)
+        limit = self.codecs.of(output.topic.subject).max_record_bytes
+        if size > limit:
+            raise PayloadTooLarge(size, limit)
+
+
