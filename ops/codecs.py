@@ -1,0 +1,41 @@
+"""The codecs of one process, built once at its start from what `_schemas` says.
+
+A process that writes must know the ids of its own schemas, and one that reads those of every version in the logs. Both
+come from the registry's topic, read by each process itself, so that no process waits for another.
+"""
+
+from __future__ import annotations
+
+from ops.registry.schema_log import read_schemas
+from schemas.codec import Codecs
+from schemas.registry import SchemaView
+from schemas.settings import Settings
+from topology import Topology
+
+
+async def load_codecs(settings: Settings, topology: Topology) -> Codecs:
+    """Read `_schemas` and build a codec for each subject of the topology.
+
+    Raises BrokerUnavailable; OperatorError if the topic is missing; SchemaError, with `troupe topology apply` as its
+    hint, if a schema of this version is not registered.
+    """
+    view = await read_schemas(settings.kafka.bootstrap_servers, settings.kafka.metadata_timeout_seconds)
+    return codecs_of(view, settings, topology)
+
+
+def codecs_of(view: SchemaView, settings: Settings, topology: Topology) -> Codecs:
+    """The codecs of the topology's subjects, with the limit in bytes that each topic has."""
+    models = topology.models()
+    return Codecs.build(
+        models,
+        {subject: view.ids(subject) for subject in models},
+        settings.limits.max_record_bytes,
+        dict.fromkeys(_wrapping(topology), settings.limits.max_wrapped_bytes),
+    )
+
+
+def _wrapping(topology: Topology) -> set[str]:
+    """Subjects whose records may hold a whole request, or, as the header row, many small parts."""
+    found = {topic.subject for topic in topology.topics if topic.wraps}
+    found |= {spec.changelog.subject for spec in topology.processors}
+    return found | {"changelog.header-value"}
