@@ -40,9 +40,12 @@ def read_avsc(directory: Path) -> dict[str, dict[int, dict[str, Any]]]:
     paths = [path for path in directory.glob("*/*.avsc") if path.is_file()]
     for path in sorted(paths, key=lambda path: (path.parent.name, len(path.stem), path.stem)):
         try:
-            found.setdefault(path.parent.name, {})[int(path.stem)] = json.loads(path.read_text(encoding="utf-8"))
+            number, schema = int(path.stem), json.loads(path.read_text(encoding="utf-8"))
         except ValueError as wrong:
             raise SchemaError(f"{path}: not a numbered Avro schema: {wrong}") from wrong
+        if number < 1 or not isinstance(schema, dict):
+            raise SchemaError(f"{path}: numbers begin with 1, and the schema is an object")
+        found.setdefault(path.parent.name, {})[number] = schema
     return found
 
 
