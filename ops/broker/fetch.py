@@ -25,6 +25,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from schemas.errors import OperatorError
 
+_SCRATCH = ".part-"
+
 
 @dataclass(frozen=True)
 class FetchLimits:
@@ -75,11 +77,13 @@ def download(missing: Sequence[Jar], folder: Path, limits: FetchLimits, *, title
     Raises OperatorError that lists the ways out when one of them cannot be had.
     """
     maven = _maven()
+    for leftover in folder.parent.glob(f"{_SCRATCH}*"):  # of a killed process: the caller holds the lock of the cache
+        shutil.rmtree(leftover, ignore_errors=True)
     mirror = os.environ.get("TROUPE_MAVEN_MIRROR", "").rstrip("/")
     columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     # The scratch folder lies beside the target, because a rename is only atomic within one file system.
     with (
-        tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent, ignore_cleanup_errors=True) as scratch,
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder.parent, ignore_cleanup_errors=True) as scratch,
         Progress(*columns, console=Console(stderr=True)) as bar,
     ):
         line = bar.add_task(title, total=sum(jar.size for jar in missing))

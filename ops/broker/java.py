@@ -50,6 +50,7 @@ _COMMON = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
 )
 _VERSION_TIMEOUT_S = 20.0
+_SCRATCH = ".train-"
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,9 @@ async def train_aot(
 async def _train(
     java: Java, class_path: list[Path], file: Path, ready_timeout_s: float, write_timeout_s: float
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix=".train-", dir=file.parent, ignore_cleanup_errors=True) as scratch:
+    for leftover in file.parent.glob(f"{_SCRATCH}*"):  # of a killed process: the caller holds the lock
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=file.parent, ignore_cleanup_errors=True) as scratch:
         written = Path(scratch) / file.name
         port, controller_port = ports.choose(2)
         node = Node(1, Path(scratch), port, controller_port)

@@ -102,7 +102,7 @@ def prepare(nodes: Sequence[Node], node: Node, overrides: Mapping[str, str]) -> 
     node.properties_file.touch(mode=0o600)  # overrides may hold a password
     text = "".join(f"{name}={_escaped(value)}\n" for name, value in properties(node, nodes, overrides).items())
     node.properties_file.write_text(text, encoding="latin-1")
-    _format(node, _cluster_id(nodes) or _kafka_id())
+    _format(node, cluster_id(nodes) or _kafka_id())
 
 
 def _escaped(value: str) -> str:
@@ -112,8 +112,8 @@ def _escaped(value: str) -> str:
     return "".join(chr(code) if 0x20 <= code < 0x7F else f"\\u{code:04x}" for code in codes)
 
 
-def _cluster_id(nodes: Sequence[Node]) -> str | None:
-    """The id that the first formatted node carries: all of a cluster carry the same."""
+def cluster_id(nodes: Sequence[Node]) -> str | None:
+    """The id that all formatted nodes carry; None before the first was formatted."""
     for node in nodes:
         meta = node.data / "meta.properties"
         if meta.is_file():
@@ -124,14 +124,14 @@ def _cluster_id(nodes: Sequence[Node]) -> str | None:
     return None
 
 
-def _format(node: Node, cluster_id: str) -> None:
+def _format(node: Node, own_cluster_id: str) -> None:
     meta = node.data / "meta.properties"
     if meta.is_file():
         return
     node.data.mkdir(parents=True, exist_ok=True)
     (node.data / "bootstrap.checkpoint").write_bytes(BOOTSTRAP_CHECKPOINT)
     scratch = meta.with_suffix(".part")
-    lines = ("version=1", f"cluster.id={cluster_id}", f"node.id={node.id}", f"directory.id={_kafka_id()}")
+    lines = ("version=1", f"cluster.id={own_cluster_id}", f"node.id={node.id}", f"directory.id={_kafka_id()}")
     scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
     scratch.replace(meta)  # last, because its presence is what marks the directory as formatted
 

@@ -211,8 +211,17 @@ class LocalKafka:
         return state
 
     async def _abandon(self, launched: Sequence[Launched]) -> None:
+        """End brokers that were begun in vain, and the notes of them: the next start need not wait for their ports."""
+        if not launched:
+            return
         found = (process.find(each.birth, each.node) for each in launched)
         await process.end([running for running in found if running], self._options.stop_timeout_s)
+        async with locked(self._directory, self._options.ready_timeout_s):
+            state = State.load(self._directory)
+            for each in state.nodes:
+                if any(each.process == broker.birth for broker in launched):
+                    state = state.noting(each.id, None)
+            state.save(self._directory)
 
     def _not_ready(self, reason: str, launched: Sequence[Launched]) -> OperatorError:
         tails = "".join(f"\n{tail}" for each in launched if (tail := process.log_tail(each.node, each.log_start)))
