@@ -128,7 +128,10 @@ def entries(environ: Mapping[str, str]) -> list[Entry]:
 
 
 def find(environ: Mapping[str, str], data: Path | None) -> Entry:
-    """The running system in `data`, or the only one. Raises OperatorError if there is none, or several could be meant."""
+    """The running system in `data`, else the only one.
+
+    Raises OperatorError if there is none, or if several could be meant.
+    """
     running = entries(environ)
     if data is not None:
         wanted = data.expanduser().resolve()

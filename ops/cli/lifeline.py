@@ -1,8 +1,8 @@
 """The thread between a role and its supervisor.
 
-A role must not outlive its supervisor. With `--lifeline` its standard input is a pipe that the supervisor holds open and
-never writes to: whatever ends the supervisor, kill -9 too, closes the pipe, on any system, and the role ends as if it
-had been asked to.
+A role must not outlive its supervisor. With `--lifeline` its standard input is a pipe that the supervisor holds open
+and never writes to: whatever ends the supervisor, kill -9 too, closes the pipe, on any system, and the role ends as if
+it had been asked to.
 """
 
 from __future__ import annotations

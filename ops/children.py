@@ -1,0 +1,180 @@
+"""One child process: started, watched, started again when it ends, and never left behind.
+
+A role that stops for a good reason (a fence, a broker that is away) relies on being started again; a role that cannot
+work at all must not be started for ever without anybody being told. So ends after it was ready once are answered with
+growing pauses, and ends before are an error after a few tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.running import Birth, Member
+from schemas.errors import OperatorError
+
+_POLL_S = 0.05
+_TAIL_BYTES = 4000
+_TAIL_LINES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """How ends are answered: pauses in seconds, and how many failed first starts are an error.
+
+    A process that ran for `healthy_s` begins again with the shortest pause.
+    """
+
+    pause_s_initial: float = 0.2
+    pause_s_max: float = 5.0
+    healthy_s: float = 10.0
+    first_starts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What to run. `{ready}` in the command stands for the path of the ready file.
+
+    ready_s: seconds until it must be ready. grace_s: seconds from the request to end until it is killed.
+    """
+
+    role: str
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    log_file: Path
+    ready_file: Path
+    ready_s: float
+    grace_s: float
+
+
+class Child:
+    """A supervised process. `changed` is called after each change of its state; `tell` gets a line for people."""
+
+    def __init__(
+        self, spec: ChildSpec, changed: Callable[[], None], tell: Callable[[str], None], restarts: Restarts = Restarts()
+    ) -> None:
+        self.spec = spec
+        self._changed = changed
+        self._tell = tell
+        self._restarts = restarts
+        self._process: asyncio.subprocess.Process | None = None
+        self._birth: Birth | None = None
+        self._state = "starting"
+        self._log_start = 0
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.create_task(self._keep_running(), name=f"child {spec.role}")
+
+    async def until_ready(self) -> None:
+        """Wait for the first readiness. Raises OperatorError with the child's own words if it does not come."""
+        await asyncio.shield(self._ready)
+
+    def member(self) -> Member | None:
+        """The process as others see it, None before its first start."""
+        return None if self._birth is None else Member(role=self.spec.role, birth=self._birth, state=self._state)
+
+    async def stop(self) -> None:
+        """End it for good: asked first, killed after its grace."""
+        self._loop.cancel()
+        with suppress(asyncio.CancelledError, OperatorError):
+            await self._loop
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(self.spec.grace_s):
+                await process.wait()
+        except TimeoutError:
+            self._tell(f"{self.spec.role} did not stop within {self.spec.grace_s:g} s and is killed")
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _keep_running(self) -> None:
+        pause_s, failed = self._restarts.pause_s_initial, 0
+        while True:
+            begun = time.monotonic()
+            process = await self._start()
+            if not await self._watch_until_ready(process):
+                failed += 1
+            code = await process.wait()
+            if not self._ready.done() and failed >= self._restarts.first_starts:
+                self._ready.set_exception(self._failure(code))
+                return
+            if time.monotonic() - begun >= self._restarts.healthy_s:
+                pause_s = self._restarts.pause_s_initial
+            self._tell(f"{self.spec.role} ended with code {code}; it is started again in {pause_s:g} s")
+            self._to("restarting")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, self._restarts.pause_s_max)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        spec = self.spec
+        spec.ready_file.parent.mkdir(parents=True, exist_ok=True)
+        spec.ready_file.unlink(missing_ok=True)
+        spec.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with spec.log_file.open("ab") as log:
+            self._log_start = log.tell()
+            self._process = await asyncio.create_subprocess_exec(
+                *(part.replace("{ready}", str(spec.ready_file)) for part in spec.command),
+                env=dict(spec.environ),
+                stdin=subprocess.PIPE,  # the lifeline: closed by the system when this process is gone
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the supervisor, which stops its children in order
+            )
+        self._birth = Birth.of(self._process.pid) or Birth(pid=self._process.pid, created_s=time.time())
+        self._to("starting")
+        return self._process
+
+    async def _watch_until_ready(self, process: asyncio.subprocess.Process) -> bool:
+        """Whether it got ready; one that does not in time is killed."""
+        deadline = time.monotonic() + self.spec.ready_s
+        while process.returncode is None:
+            if self.spec.ready_file.exists():
+                self._to("running")
+                if not self._ready.done():
+                    self._ready.set_result(None)
+                return True
+            if time.monotonic() >= deadline:
+                self._tell(f"{self.spec.role} was not ready after {self.spec.ready_s:g} s and is killed")
+                with suppress(ProcessLookupError):
+                    process.kill()
+                return False
+            await asyncio.sleep(_POLL_S)
+        return False
+
+    def _to(self, state: str) -> None:
+        self._state = state
+        self._changed()
+
+    def _failure(self, code: int) -> OperatorError:
+        return failure(f"{self.spec.role} ended with code {code} while starting", self.spec.log_file, self._log_start)
+
+
+def failure(what: str, log_file: Path, start: int) -> OperatorError:
+    """The error for a process that failed: its own last `Error:` and `Hint:` if it wrote them, else its log's end."""
+    lines = tail(log_file, start)
+    said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    hints = [line.removeprefix("Hint: ") for line in lines if line.startswith("Hint: ")]
+    if said:
+        return OperatorError(f"{what}: {said[-1]}", hint=hints[-1] if hints else f"see {log_file}")
+    end = "\n".join(lines[-_TAIL_LINES:]) or "(nothing was written)"
+    return OperatorError(f"{what}. The end of {log_file}:\n{end}", hint=f"see {log_file}")
+
+
+def tail(log_file: Path, start: int = 0) -> list[str]:
+    """The last lines of a log that were written after byte `start`."""
+    try:
+        with log_file.open("rb") as log:
+            size = log.seek(0, 2)
+            log.seek(max(start, size - _TAIL_BYTES))
+            return log.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+    except OSError:
+        return []
