@@ -30,46 +30,10 @@ from schemas.topics import (
     TASK_RESULTS,
     Topic,
     TopicClass,
-    repartition_topic,
-    wakes_topic,
 )
+from streams.processor import ProcessorSpec
 
 MICROS_PER_DAY = 86_400_000_000
-APP = "coordinator"
-"""Id of the Faust app; its changelogs are `<app>-<table>-changelog`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessorSpec:
-    """One processor: its table's name and row, what it reads, what it may write, which compacted topics it looks at."""
-
-    name: str
-    row: type[Record]
-    inputs: tuple[Topic, ...]
-    outputs_to: tuple[Topic, ...]
-    views: tuple[Topic, ...] = ()
-
-    @property
-    def wakes(self) -> Topic:
-        """Where its rows' timers are appended when due."""
-        return wakes_topic(self.name)
-
-    @property
-    def repartition(self) -> Topic:
-        """Where records found outside their home are re-produced."""
-        return repartition_topic(self.name)
-
-    @property
-    def changelog(self) -> Topic:
-        """The compacted topic that holds its rows."""
-        name = f"{APP}-{self.name}-changelog"
-        return Topic(name, self.row, "key", TopicClass.CHANGELOG, wraps=True, subject_name=f"{self.name}.row")
-
-    @property
-    def reads(self) -> tuple[Topic, ...]:
-        """All topics that feed it, in the order in which a batch takes them."""
-        return (*self.inputs, self.repartition, self.wakes)
-
 
 @dataclass(frozen=True, slots=True)
 class RoleSpec:

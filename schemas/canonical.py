@@ -26,11 +26,17 @@ def load_json(text: str, where: str) -> Any:
 
 
 def canonical(value: Any) -> bytes:
-    """RFC 8785 bytes of a JSON value. Raises InvalidInput where that form does not exist (integers beyond 2**53)."""
+    """RFC 8785 bytes of a JSON value; raises InvalidInput where it has none (a lone surrogate, say).
+
+    That form knows doubles only. Payloads with larger integers (64-bit ids) are common and must keep them apart, so
+    those are written digit by digit, in the same order of keys.
+    """
     if _is_plain(value):
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return _sorted(value)
     try:
         return rfc8785.dumps(value)
+    except rfc8785.IntegerDomainError:
+        return _sorted(value)
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise InvalidInput(f"no canonical JSON: {error}", code="invalid_request") from error
 
@@ -38,6 +44,13 @@ def canonical(value: Any) -> bytes:
 def digest(data: bytes) -> str:
     """SHA-256 in lower case hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _sorted(value: Any) -> bytes:
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"no canonical JSON: {error}", code="invalid_request") from error
 
 
 def _is_plain(value: Any) -> bool:

@@ -36,7 +36,10 @@ class NoteRecord(Record):
 
 
 class ChangelogHeader(Record):
-    """Ends the batch of one flush: `count` records before it belong to it, the first is expected at offset `base`."""
+    """Ends the batch of one flush: `count` records before it belong to it, the first is expected at offset `base`.
+
+    `finished` counts the partition's rows that are finished and still kept.
+    """
 
     base: int
     count: int
@@ -45,6 +48,7 @@ class ChangelogHeader(Record):
     inputs: list[InputOffset] = []
     origins: list[Origin] = []
     notes: list[NoteRecord] = []
+    finished: int = 0
 
 
 class WakeRecord(Record):

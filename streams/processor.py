@@ -7,12 +7,12 @@ durable before anyone acts on it, and what follows from it can be made again, by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from schemas.base import Record
-from schemas.topics import Topic
+from schemas.topics import Topic, TopicClass, repartition_topic, wakes_topic
 
 NOTE_ERROR_BYTES = 256
 """Room for a note's text in the header row."""
@@ -179,11 +179,36 @@ class Processor(Protocol[RowT]):
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
-    """What `describe` and `validate` need to know of a processor without making one."""
+class ProcessorSpec:
+    """A processor as the wiring sees it: its table's name and row, what it reads, may write, and looks at.
+
+    `app` is the id of the stream application that runs it; changelogs are named `<app>-<table>-changelog`.
+    """
 
     name: str
     row: type[Record]
-    inputs: Sequence[Topic]
-    outputs_to: Sequence[Topic]
-    views: Sequence[Topic] = field(default_factory=tuple)
+    inputs: tuple[Topic, ...]
+    outputs_to: tuple[Topic, ...]
+    views: tuple[Topic, ...] = ()
+    app: str = "coordinator"
+
+    @property
+    def wakes(self) -> Topic:
+        """Where its rows' timers are appended when due."""
+        return wakes_topic(self.name)
+
+    @property
+    def repartition(self) -> Topic:
+        """Where records found outside their home are re-produced."""
+        return repartition_topic(self.name)
+
+    @property
+    def changelog(self) -> Topic:
+        """The compacted topic that holds its rows."""
+        name = f"{self.app}-{self.name}-changelog"
+        return Topic(name, self.row, "key", TopicClass.CHANGELOG, wraps=True, subject_name=f"{self.name}.row")
+
+    @property
+    def reads(self) -> tuple[Topic, ...]:
+        """All topics that feed it."""
+        return (*self.inputs, self.repartition, self.wakes)

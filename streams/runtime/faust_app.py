@@ -139,7 +139,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             self.seeks[partition] += 1
             self.last.pop(partition, None)
 
+    async def on_start(self) -> None:
+        await super().on_start()
+        self._listen_for_heartbeats(self._consumer._coordinator)
+
+    def _listen_for_heartbeats(self, coordinator: Any) -> None:
+        """Remember when the group last heard of us: after a pause a process must know that it may be a zombie."""
+        send = coordinator._do_heartbeat
+
+        async def beat() -> Any:
+            heard = await send()
+            if heard:
+                self._hooks.heartbeat_at = time.monotonic()
+            return heard
+
+        coordinator._do_heartbeat = beat
+
     async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        self._hooks.heartbeat_at = time.monotonic()
         self._sought(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -299,7 +316,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     @mode.Service.task
     async def _watch_group(self) -> None:
-        """Report group errors, which Faust never asks for, and remember when the group last heard of us."""
+        """Report group errors, which Faust never asks for: its worker would look healthy and do nothing."""
 
         def check() -> None:
             consumer = self._thread._consumer

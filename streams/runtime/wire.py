@@ -6,6 +6,7 @@ runtime but a fact about the record: it becomes `Unreadable`, and the record end
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,13 @@ class Wire:
                 except ValueError as error:
                     raise DecodeError(f"header {ORIGIN} is no position: {value[:100]!r}") from error
         raise DecodeError(f"a record of {self.real(delivery.topic.name)} without the header {ORIGIN}")
+
+    def topic_of_origin(self, source: Source, inputs: Mapping[str, Topic]) -> Topic:
+        """The input topic that a copy came from, by real name. Raises DecodeError for a foreign one."""
+        try:
+            return inputs[source.topic]
+        except KeyError:
+            raise DecodeError(f"header {ORIGIN} names {source.topic}, which is no input here") from None
 
     def decode(self, topic: Topic, value: bytes | None, source: Source, now: int) -> Record:
         """The record of a value. Raises DecodeError for bytes that are none, UnknownSchemaId for a schema not seen."""

@@ -1,0 +1,65 @@
+"""The order of a batch, shared by both runtimes (design 5).
+
+    1 step in memory
+    2 rows and header to the changelog, acked where expected
+    3 the same, with the changelog's offset, into the local store in one write
+    4 outputs, acked
+    5 the records acked, their offsets committed
+
+After an assignment the tail, what lies at or below the recovered header, is read and its outputs are acked before a newer
+record goes into a changelog batch: the header names only the last flush's notes, so an older one's outputs must be proven
+before another header takes its place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from streams.runtime.owner import Owner
+from streams.runtime.partition import Arrival, Flush
+
+Write = Callable[[Flush], Awaitable[None]]
+Track = Callable[[Any, bool], None]
+
+
+async def run_batch(owner: Owner, arrivals: Iterable[Arrival], write: Write, track: Track) -> None:
+    """Take all arrivals in order, writing a flush whenever one must be closed.
+
+    write: steps 2 to 5 of a flush. track(handle, waiting): a record is held back (True) or taken up again (False), so that
+    a rebalance does not wait for one that waits itself.
+    """
+    flush, todo = Flush(), deque(arrivals)
+    while todo:
+        arrival = todo.popleft()
+        delivery = arrival.delivery
+        partition = owner.partitions.get(delivery.partition)
+        if partition is None:
+            continue  # revoked while it waited; its next owner reads it
+        name = delivery.topic.name
+        if delivery.offset <= partition.seen.get(name, -1):
+            raise AssertionError(f"{name}.{delivery.partition}: {delivery.offset} came after {partition.seen[name]}")
+        newer = delivery.offset > partition.tail.get(name, -1)
+        if newer:
+            partition.left.discard(name)
+        if newer and partition.left:
+            partition.held.append(arrival)
+            track(delivery.handle, True)
+            continue
+        if newer and partition.number in flush.tail:
+            await write(flush)
+            flush = Flush()
+        if not owner.take(flush, arrival):
+            await write(flush)
+            flush = Flush()
+            if not owner.take(flush, arrival):
+                raise AssertionError(f"{name}.{delivery.partition}.{delivery.offset} does not fit an empty flush")
+        if not newer and delivery.offset == partition.tail[name]:
+            partition.left.discard(name)
+        if partition.held and not partition.left:
+            held, partition.held = partition.held, []
+            for waiting in held:
+                track(waiting.delivery.handle, False)
+            todo.extendleft(reversed(held))
+    await write(flush)

@@ -1,0 +1,185 @@
+"""The coordinator process: one Faust app, its processors, the views they share, and a stop that finishes what it began."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import structlog
+
+from schemas.changelog import ChangelogHeader
+from schemas.codec import Codecs
+from schemas.errors import BrokerUnavailable
+from schemas.failpoint import Failpoints
+from schemas.settings import Settings
+from schemas.topics import Topic
+from streams.processor import ProcessorSpec
+from streams.runtime.checks import refuse_unsound_topics
+from streams.runtime.faust_app import App, BatchStream, Hooks, Table, Tables
+from streams.runtime.kafka import EXIT_BUG, EXIT_KAFKA, Make, Runner
+from streams.runtime.views import CompactedViews
+from streams.runtime.wakes import Clock
+from streams.runtime.wire import Wire
+
+log = structlog.get_logger("coordinator")
+EXIT_STOP_TIMEOUT = 75
+REFRESH_SECONDS = 1.0
+"""`_schemas` is read again for an unknown id at most this often."""
+
+
+class Coordinator:
+    """Runs processors until told to stop. Made once per process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        processors: Sequence[tuple[ProcessorSpec, Make]],
+        codecs: Codecs,
+        admit_schemas: Callable[[], Awaitable[None]],
+        failpoints: Failpoints,
+    ) -> None:
+        """`admit_schemas` reads `_schemas` again and admits what is new into `codecs`."""
+        self._settings = settings
+        self._admit_schemas = admit_schemas
+        self._refreshed_at = 0.0
+        self._failpoints = failpoints
+        self._wire = Wire(settings, codecs)
+        self._specs = [spec for spec, _ in processors]
+        topics = tuple({topic.name: topic for spec in self._specs for topic in spec.views}.values())
+        self._views = CompactedViews(topics, codecs, settings.kafka.topic_prefix)
+        self._app = self._new_app(codecs)
+        clock = Clock()
+        self._runners = [
+            Runner(spec, make, self._app, self._wire, self._views, settings, failpoints, clock, self)
+            for spec, make in processors
+        ]
+        self._views.listeners.append(self._view_changed)
+        self._app.on_partitions_revoked.connect(self._revoked, weak=False)
+
+    def _new_app(self, codecs: Codecs) -> App:
+        kafka, limits = self._settings.kafka, self._settings.coordinator
+        header_codec = codecs.of("changelog.header-value")
+
+        def decode_header(value: bytes) -> ChangelogHeader:
+            header: ChangelogHeader = header_codec.decode(value)
+            return header
+
+        app = App(
+            f"{kafka.topic_prefix}coordinator",
+            broker=[f"kafka://{address}" for address in kafka.bootstrap_servers.split(",")],
+            datadir=self._settings.data_dir / "tables" / limits.instance,
+            Stream=BatchStream,
+            Table=Table,
+            TableManager=Tables,
+            store="rocksdb://",
+            autodiscover=False,
+            topic_partitions=kafka.partitions,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            table_standby_replicas=0,
+            stream_wait_empty=True,
+            stream_buffer_maxsize=65536,
+            consumer_group_instance_id=limits.instance,
+            broker_commit_interval=limits.commit_interval_seconds,
+            broker_session_timeout=limits.session_timeout_seconds,
+            broker_heartbeat_interval=limits.heartbeat_seconds,
+            broker_rebalance_timeout=limits.rebalance_timeout_seconds,
+            producer_request_timeout=kafka.request_timeout_seconds,
+            producer_linger=0.0,
+            producer_max_batch_size=2 * self._settings.limits.max_wrapped_bytes,
+        )
+        app.hooks = Hooks(
+            group_error=lambda error: self.die(EXIT_KAFKA, f"group error: {error!r}"),
+            start_offsets=self._positioned,
+            committed=lambda: self._failpoints.hit("committed"),
+            decode_header=decode_header,
+            fetch_min_bytes=limits.fetch_min_bytes,
+            fetch_max_wait_ms=limits.fetch_max_wait_ms,
+            max_request_bytes=2 * self._settings.limits.max_wrapped_bytes,
+        )
+        return app
+
+    # --- what the app tells
+
+    def _positioned(self, starts: Mapping[Any, int]) -> None:
+        for runner in self._runners:
+            runner.positioned(starts)
+
+    def _revoked(self, app: Any, revoked: Any, **kwargs: Any) -> None:
+        for runner in self._runners:
+            runner.revoked()
+
+    def _view_changed(self, topic: Topic, key: str) -> None:
+        for runner in self._runners:
+            if runner.owner is not None and topic in runner.spec.views:
+                runner.owner.processor.view_changed(topic, key)
+
+    async def refresh_schemas(self) -> None:
+        """Read `_schemas` again, at most once a second."""
+        if time.monotonic() < self._refreshed_at + REFRESH_SECONDS:
+            return
+        self._refreshed_at = time.monotonic()
+        await self._admit_schemas()
+
+    def die(self, code: int, why: str) -> NoReturn:
+        """Stop at once, without a commit; the supervisor starts the process again."""
+        log.error("coordinator_stopped", code=code, why=why)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    # --- life
+
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> int:
+        """Start, serve until `stop`, finish the batch in hand, commit and leave; returns the exit code.
+
+        Raises OperatorError for topics that cannot be served, BrokerUnavailable if Kafka does not answer.
+        """
+        kafka, limits = self._settings.kafka, self._settings.coordinator
+        await refuse_unsound_topics(self._settings, self._specs)
+        follower = await self._views.fill(kafka.bootstrap_servers, kafka.metadata_timeout_seconds)
+        following = asyncio.create_task(self._views.follow(follower))
+        following.add_done_callback(self._follower_ended)
+        loop = asyncio.get_running_loop()
+        self._app.in_worker, self._app.loop = True, loop  # without in_worker Faust does not start agents
+        await self._app.start()
+        try:
+            await self._until_ready(stop)
+        except TimeoutError as late:
+            raise BrokerUnavailable(f"not ready within {limits.ready_seconds:g} s") from late
+        on_ready()
+        while not stop.is_set() and not self._app.crashed:
+            try:
+                async with asyncio.timeout(1.0):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+        if self._app.crashed:
+            self.die(EXIT_BUG, f"the stream application crashed: {self._app.crash_reason!r}")
+        try:
+            async with asyncio.timeout(limits.stop_seconds):
+                await self._app.stop()
+        except TimeoutError:
+            self.die(EXIT_STOP_TIMEOUT, f"not stopped within {limits.stop_seconds:g} s")
+        log.info("coordinator_left", **self.counts())
+        return 0
+
+    def counts(self) -> dict[str, Any]:
+        """What was done since the last assignment, by processor."""
+        return {runner.spec.name: runner.owner.counts.as_dict() for runner in self._runners if runner.owner}
+
+    async def _until_ready(self, stop: asyncio.Event) -> None:
+        async with asyncio.timeout(self._settings.coordinator.ready_seconds):
+            while not all(runner.recovered.is_set() for runner in self._runners):
+                if stop.is_set() or self._app.crashed:
+                    return
+                await asyncio.sleep(0.02)
+
+    def _follower_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.die(EXIT_KAFKA, f"the views stopped: {task.exception()!r}")

@@ -1,0 +1,453 @@
+"""One processor on Faust: recovery and claim, the single-writer loop, and the five steps of a flush.
+
+Nothing here decides anything about a record; `owner.py` does that. Here is what may fail: a changelog batch that is acked
+elsewhere than expected means another writer, and the process stops; a produce that fails for good stops it too, without a
+commit, and the supervisor starts it again (retrying in place could let a late batch overtake). A process that was paused
+past its session must not send: it may be a zombie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, Protocol
+
+import mode
+import rocksdict
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from schemas.changelog import HEADER_KEY, ChangelogHeader, WakeRecord
+from schemas.errors import DecodeError, UnknownSchemaId
+from schemas.failpoint import Failpoints
+from schemas.settings import Settings
+from schemas.topics import Topic
+from streams.processor import Processor, ProcessorSpec, Share
+from streams.runtime.batch import run_batch
+from streams.runtime.faust_app import App, BatchStream
+from streams.runtime.outbox import Outbox, build
+from streams.runtime.owner import Owner
+from streams.runtime.partition import Arrival, ChangelogRecord, Flush, Part, Partition, size_of
+from streams.runtime.store import (
+    FINISHED_HEADER,
+    OFFSET_KEY,
+    ChangelogStore,
+    drop_row,
+    expiry_bytes,
+    finished_row,
+    leaving,
+    open_rows,
+    put_row,
+    stored_row,
+)
+from streams.runtime.views import CompactedViews
+from streams.runtime.wakes import Clock, Wakes
+from streams.runtime.wire import Delivery, Encoded, Unreadable, Wire
+
+log = structlog.get_logger("coordinator")
+
+EXIT_KAFKA = 70
+EXIT_BUG = 71
+EXIT_FENCED = 72
+FOR_EVER = 1 << 62
+
+Make = Callable[[Share], Processor[Any]]
+
+
+class Host(Protocol):
+    """What a runner needs of its process."""
+
+    def die(self, code: int, why: str) -> NoReturn:
+        """Stop at once; nothing is committed past this point."""
+
+    async def refresh_schemas(self) -> None:
+        """Read `_schemas` again and admit what is new; throttled."""
+
+
+class Runner:
+    """One processor of the coordinator."""
+
+    def __init__(
+        self,
+        spec: ProcessorSpec,
+        make: Make,
+        app: App,
+        wire: Wire,
+        views: CompactedViews,
+        settings: Settings,
+        failpoints: Failpoints,
+        clock: Clock,
+        host: Host,
+    ) -> None:
+        self.spec = spec
+        self.owner: Owner | None = None
+        self.recovered = asyncio.Event()
+        self._make, self._app, self._wire, self._views = make, app, wire, views
+        self._settings, self._failpoints, self._clock, self._host = settings, failpoints, clock, host
+        self._changelog = wire.real(spec.changelog.name)
+        self._topics = {wire.real(topic.name): topic for topic in spec.reads}
+        self._inputs = {wire.real(topic.name): topic for topic in spec.inputs}
+        self._names = tuple(topic.name for topic in spec.reads)
+        self._row_codec = wire.codecs.of(spec.changelog.subject)
+        self._header_codec = wire.codecs.of("changelog.header-value")
+        self._wake_codec = wire.codecs.of(spec.wakes.subject)
+        self._outbox: Outbox | None = None
+        self._seq = 0
+        self._emitting: asyncio.Task[None] | None = None
+        self._waking: asyncio.Task[None] | None = None
+        self._heard_at = time.monotonic()
+        self._stalled: dict[Any, int] = {}
+        self._declare()
+
+    def _declare(self) -> None:
+        app, count = self._app, self._settings.kafka.partitions
+        raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+        channel = app.topic(*self._topics, **raw)
+        self.table = app.Table(
+            self.spec.name,
+            key_type=bytes,
+            value_type=bytes,
+            partitions=count,
+            on_recover=self._rebuild,
+            options={"driver": "rocksdict", "block_cache_size": 8 << 20, "write_buffer_size": 16 << 20},
+        )
+        supervise = mode.CrashingSupervisor  # Faust's own would restart the loop past the record that broke it
+        app.agent(channel, name=f"{app.conf.id}.{self.spec.name}", supervisor_strategy=supervise)(self._loop)
+
+    # --- assignments
+
+    def revoked(self) -> None:
+        """All partitions are gone (the group's protocol is eager); Faust has waited for our acks."""
+        self.owner = None
+        self._stalled.clear()
+
+    def positioned(self, starts: Mapping[Any, int]) -> None:
+        """Reading begins at these offsets, so it is known what the tails are."""
+        if self.owner is None:
+            return
+        for number, partition in self.owner.partitions.items():
+            partition.positioned(
+                {topic.name: starts[TP(name, number)] for name, topic in self._topics.items() if TP(name, number) in starts}
+            )
+
+    async def _rebuild(self) -> None:
+        """After each recovery, before records flow: indexes from rows, then the claim of each partition."""
+        try:
+            await self._recover()
+        except KafkaError as error:
+            self._host.die(EXIT_KAFKA, f"recovery of {self.spec.name}: {error!r}")
+        except Exception as error:
+            log.exception("recovery_failed", processor=self.spec.name)
+            self._host.die(EXIT_BUG, f"recovery of {self.spec.name}: {error!r}")
+
+    async def _recover(self) -> None:
+        app, store = self._app, self.table.data
+        highwaters = app.tables.recovery.active_highwaters
+        numbers = sorted(tp.partition for tp in app.assignor.assigned_actives() if tp.topic == self._changelog)
+        self._outbox = self._outbox or Outbox(app.producer._producer, self._wire, self._settings)
+        owner = self._new_owner(numbers)
+        for number in numbers:
+            ahead = highwaters[TP(self._changelog, number)] + 1
+            partition = await self._load(owner, store, number, ahead)
+            await self._claim(owner, store, partition)
+        self.owner = owner
+        republished = [each for partition in owner.partitions.values() for each in owner.republished(partition)]
+        await asyncio.gather(*(await self._outbox.send(republished)))
+        self._failpoints.hit("recovered")
+        self._heard_at = time.monotonic()
+        self.recovered.set()
+        rows = sum(len(partition.open) for partition in owner.partitions.values())
+        log.info("recovered", processor=self.spec.name, partitions=numbers, open_rows=rows)
+
+    def _new_owner(self, numbers: list[int]) -> Owner:
+        processor = self._make(Share(len(numbers), self._settings.kafka.partitions))
+        for topic in self.spec.views:
+            for key in self._views.items(topic):
+                processor.view_changed(topic, key)
+        return Owner(
+            processor,
+            (self.spec.repartition, self.spec.wakes),
+            self._wire,
+            self._row_codec,
+            self._settings.coordinator.instance,
+            self._clock.now,
+            self._views,
+            lambda number, key: finished_row(self.table.data._db_for_partition(number), key.encode()),
+            self._settings.coordinator.batch_bytes,
+        )
+
+    async def _load(self, owner: Owner, store: ChangelogStore, number: int, ahead: int) -> Partition:
+        if store.replays[number].pending:
+            raise ValueError(f"the changelog of {self.spec.name}.{number} ends without a header row")
+        database = store._db_for_partition(number)
+        stored = database.get(HEADER_KEY)
+        header = None if stored is None else self._header_codec.decode(stored)
+        partition = Partition.recovered(number, ahead, header)
+        await self._refuse_lost_inputs(partition)
+        for _ in owner.load(partition, ((key.decode(), value) for key, value in open_rows(database))):
+            await asyncio.sleep(0)
+        return partition
+
+    async def _refuse_lost_inputs(self, partition: Partition) -> None:
+        """A header ahead of its input means that the input was emptied or made anew: its tail would never end."""
+        places = {TP(name, partition.number): topic.name for name, topic in self._topics.items()}
+        ends = await self._app.consumer.highwaters(*places)
+        for place, name in places.items():
+            reached = partition.inputs.get(name, -1)
+            if reached >= (ends.get(place) or 0):
+                raise ValueError(
+                    f"{place.topic}.{place.partition} ends at {ends.get(place)}, but its effects up to {reached} are in the"
+                    f" table {self.spec.name}: the topic was made anew; delete the changelog too, or use a new prefix"
+                )
+
+    async def _claim(self, owner: Owner, store: ChangelogStore, partition: Partition) -> None:
+        """Our first append, before any record is stepped: a header, and the winners over strays.
+
+        Acked where expected it proves that what was recovered is complete, and it makes a stray of whatever another
+        writer still holds.
+        """
+        replay = store.replays.pop(partition.number, None)
+        losers = sorted(replay.losers - {HEADER_KEY}) if replay else []
+        database = store._db_for_partition(partition.number)
+        part = Part(notes=list(partition.notes.values()))
+        for key in losers:
+            record = self._winner(owner, database, key)
+            if part.records and part.size + size_of(record) > self._settings.coordinator.batch_bytes:
+                await self._record(owner, {partition.number: part}, hold=replay.hold if replay else None)
+                part = Part(notes=list(partition.notes.values()))
+            part.add(record)
+        await self._record(owner, {partition.number: part})
+        if replay and replay.strays:
+            log.warning("strays_ignored", processor=self.spec.name, partition=partition.number, batches=replay.strays)
+
+    def _winner(self, owner: Owner, database: Any, key: bytes) -> ChangelogRecord:
+        value, finished = stored_row(database, key)
+        if value is None or not finished:
+            return ChangelogRecord(key, value)
+        expires = owner.processor.expires(self._row_codec.decode(value)) or 0
+        return ChangelogRecord(key, value, ((FINISHED_HEADER, expiry_bytes(expires)),))
+
+    # --- the single-writer loop
+
+    async def _loop(self, stream: BatchStream) -> None:
+        await stream.begin()
+        limits, flow = self._settings.coordinator, self._app.flow_control
+        try:
+            while not stream.should_stop:
+                events = await stream.next_batch(limits.batch_records, limits.idle_seconds)
+                try:
+                    if events and self.owner is not None:
+                        self._heard_at = time.monotonic()
+                        await self._process(self.owner, events)
+                    elif time.monotonic() > self._heard_at + limits.silence_seconds and flow.is_active():
+                        await self._look_for_stalls()
+                    if flow.is_active():
+                        self._nudge()
+                except KafkaError as error:
+                    self._host.die(EXIT_KAFKA, f"{self.spec.name}: {error!r}")
+                except Exception as error:
+                    log.exception("loop_failed", processor=self.spec.name)
+                    self._host.die(EXIT_BUG, f"{self.spec.name}: {error!r}")
+        except StopAsyncIteration:
+            return  # how Faust ends an agent
+        finally:
+            stream.finish()
+
+    async def _process(self, owner: Owner, events: list[Any]) -> None:
+        arrivals = [await self._arrive(event) for event in events]
+        tracked = self._app.consumer._unacked_messages
+
+        def track(event: Any, waiting: bool) -> None:
+            (tracked.discard if waiting else tracked.add)(event.message)
+
+        async def write(flush: Flush) -> None:
+            await self._write(owner, flush)
+
+        await run_batch(owner, arrivals, write, track)
+
+    async def _arrive(self, event: Any) -> Arrival:
+        message = event.message
+        headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
+        delivery = Delivery(
+            self._topics[message.topic],
+            message.partition,
+            message.offset,
+            message.key,
+            message.value,
+            round(message.timestamp * 1_000_000),
+            tuple(headers),
+            event,
+        )
+        try:
+            return self._decoded(delivery)
+        except UnknownSchemaId:
+            await self._host.refresh_schemas()
+        try:
+            return self._decoded(delivery)
+        except UnknownSchemaId as error:
+            return Arrival(delivery, Unreadable(str(error)), None)
+
+    def _decoded(self, delivery: Delivery) -> Arrival:
+        is_copy = delivery.topic is self._topics[self._wire.real(self.spec.repartition.name)]
+        source = None
+        try:
+            source = self._wire.source(delivery, is_copy)
+            topic: Topic = self._wire.topic_of_origin(source, self._inputs) if is_copy else delivery.topic
+            return Arrival(delivery, self._wire.decode(topic, delivery.value, source, delivery.now), source)
+        except DecodeError as error:
+            return Arrival(delivery, Unreadable(str(error)), source)
+
+    # --- one flush
+
+    async def _write(self, owner: Owner, flush: Flush) -> None:
+        if not flush.covered:
+            return
+        self._failpoints.hit("stepped")
+        if self._emitting is not None:
+            await self._emitting  # the outputs of the flush before are acked before the next changelog batch
+        if flush.parts:
+            self._let_leave(owner, flush)
+            await self._record(owner, flush.parts)
+        self._emitting = asyncio.ensure_future(self._emit(flush))
+
+    def _let_leave(self, owner: Owner, flush: Flush) -> None:
+        for number, part in flush.parts.items():
+            partition = owner.partitions[number]
+            if part.records and partition.finished:
+                over = partition.finished > self._settings.tasks.keep_finished_rows
+                until = FOR_EVER if over else max(partition.read_at.values(), default=0)
+                database = self.table.data._db_for_partition(number)
+                owner.drop(part, partition, leaving(database, until, self._settings.coordinator.expire_per_flush))
+
+    async def _record(self, owner: Owner, parts: Mapping[int, Part], hold: int | None = None) -> None:
+        """Steps 2 and 3: one Kafka batch per changelog partition, acked where expected; then the local store."""
+        self._refuse_if_paused()
+        self._seq += 1
+        producer, sent, headers = self._app.producer._producer, [], {}
+        before = time.time()
+        expected = {number: self._state(owner, number).next for number in parts}
+        for number, part in parts.items():
+            header: ChangelogHeader = owner.header(self._state(owner, number), part, self._seq)
+            headers[number] = self._header_codec.encode(header)
+            batch = build(producer, (*part.records, ChangelogRecord(HEADER_KEY, headers[number])))
+            sent.append(await producer.send_batch(batch, self._changelog, partition=number))
+        await self._pass("changelog-sent")
+        acks = await asyncio.gather(*sent)
+        await self._pass("changelog-acked")
+        for number, ack in zip(parts, acks, strict=True):
+            self._clock.learn(before, time.time(), ack.timestamp if ack.timestamp_type == 1 else 0)
+            if ack.offset != expected[number]:
+                self._host.die(
+                    EXIT_FENCED,
+                    f"{self._changelog}.{number}: acked at {ack.offset}, expected {expected[number]}: another writer owns it",
+                )
+        for number, part in parts.items():
+            self._store(self._state(owner, number), part, headers[number], hold)
+        await self._pass("rows-written")
+
+    def _state(self, owner: Owner, number: int) -> Partition:
+        return owner.partitions[number]
+
+    def _store(self, partition: Partition, part: Part, header: bytes, hold: int | None) -> None:
+        partition.next += len(part.records) + 1
+        write = rocksdict.WriteBatch(raw_mode=True)
+        for key, (value, expires) in part.rows.items():
+            put_row(write, key.encode(), value, expires)
+        for index_key, key in part.drops:
+            drop_row(write, key, index_key)
+        write.put(HEADER_KEY, header)
+        write.put(OFFSET_KEY, str(partition.next - 1 if hold is None else hold).encode())
+        self.table.data._db_for_partition(partition.number).write(write)
+
+    async def _emit(self, flush: Flush) -> None:
+        """Steps 4 and 5; runs while the next batch is stepped."""
+        assert self._outbox is not None
+        try:
+            self._refuse_if_paused()
+            if flush.topics:
+                await self._outbox.ensure(flush.topics)
+            futures = await self._outbox.send(flush.outputs)
+            await self._pass("outputs-sent")
+            await asyncio.gather(*futures)
+            await self._pass("outputs-acked")
+            for event in flush.covered:
+                event.message.ack(self._app.consumer)
+        except KafkaError as error:
+            self._host.die(EXIT_KAFKA, f"outputs of {self.spec.name}: {error!r}")
+        except Exception as error:
+            log.exception("emit_failed", processor=self.spec.name)
+            self._host.die(EXIT_BUG, f"outputs of {self.spec.name}: {error!r}")
+
+    async def _pass(self, point: str) -> None:
+        if self._failpoints.armed(point):
+            await asyncio.sleep(0.002)  # what was sent may or may not reach the broker
+            self._failpoints.hit(point)
+
+    def _refuse_if_paused(self) -> None:
+        silent = time.monotonic() - self._app.hooks.heartbeat_at
+        if silent > self._settings.coordinator.session_timeout_seconds:
+            self._host.die(EXIT_FENCED, f"the group has not heard of us for {silent:.1f} s; another may own our partitions")
+
+    # --- wakes
+
+    def _nudge(self) -> None:
+        """Send wakes, if any are wanted and no tail is unread; at most one round at a time."""
+        owner = self.owner
+        if owner is None or (self._waking and not self._waking.done()):
+            return
+        if not owner.partitions or any(partition.left for partition in owner.partitions.values()):
+            return
+        wakes, now = Wakes(owner, self._names, self._settings.coordinator.wake_again_seconds), self._clock.now()
+        ready, ripe = wakes.ready(now), wakes.ripe(now)
+        if ready or ripe:
+            self._waking = asyncio.ensure_future(self._wake(wakes, ready, ripe))
+
+    async def _wake(self, wakes: Wakes, ready: list[tuple[int, str, int]], ripe: list[Partition]) -> None:
+        assert self._outbox is not None
+        try:
+            now = self._clock.now()  # before the ends are asked for: a time at which they were all read is wanted
+            ends = await self._ends(ripe) if ripe else {}
+            topic = self._wire.real(self.spec.wakes.name)
+            outputs = [
+                Encoded(topic, number, key.encode(), self._wake_codec.encode(WakeRecord(key=key, version=version)), ())
+                for number, key, version in [*ready, *wakes.due(now, ends)]
+            ]
+            await asyncio.gather(*(await self._outbox.send(outputs)))
+        except KafkaError as error:
+            self._host.die(EXIT_KAFKA, f"wakes of {self.spec.name}: {error!r}")
+        except Exception as error:
+            log.exception("wake_failed", processor=self.spec.name)
+            self._host.die(EXIT_BUG, f"wakes of {self.spec.name}: {error!r}")
+
+    async def _ends(self, partitions: Iterable[Partition]) -> dict[tuple[str, int], int]:
+        """The log ends that the broker names now; 0 where nothing is left but markers of users' transactions."""
+        consumer = self._app.consumer
+        places = {
+            TP(name, partition.number): partition for partition in partitions for name in self._topics
+        }  # fmt: skip
+        ends: dict[Any, int] = await consumer.highwaters(*places)
+        seen = {place: partition.seen.get(self._topics[place.topic].name, -1) for place, partition in places.items()}
+        late = [place for place in places if seen[place] + 1 < ends[place]]
+        reached = await consumer._thread.reached(*late) if late else {}
+        for place, (position, last) in reached.items():
+            if position >= ends[place] and last <= seen[place]:
+                ends[place] = 0
+        return {(self._topics[place.topic].name, place.partition): end for place, end in ends.items()}
+
+    async def _look_for_stalls(self) -> None:
+        """A net that is never expected to hold anything: nothing came, though the broker has more."""
+        owner, self._heard_at = self.owner, time.monotonic()
+        if owner is None:
+            return
+        ends = await self._ends(owner.partitions.values())
+        for (name, number), end in ends.items():
+            reached = owner.partitions[number].seen.get(name, end)
+            if reached + 1 >= end:
+                continue
+            if self._stalled.get((name, number)) == reached:
+                self._host.die(EXIT_BUG, f"{name}.{number}: {end} in the log, {reached} was the last delivered")
+            self._stalled[name, number] = reached
+            log.error("stall", topic=name, partition=number, end=end, delivered=reached)
+            await self._app.consumer.read_again(TP(self._wire.real(name), number), reached + 1)

@@ -1,0 +1,139 @@
+"""Sending in hand-built batches: one future per batch and partition, each of them checked.
+
+A future per record costs more than the record. A produce to one of our topics that fails for good raises, and the process
+stops; on a user's topic its fallback is written instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from schemas.errors import BrokerUnavailable
+from schemas.partitioning import home
+from schemas.settings import Settings
+from streams.processor import EnsureTopic
+from streams.runtime.partition import ChangelogRecord
+from streams.runtime.wire import Encoded, Wire
+
+log = structlog.get_logger("outbox")
+KNOWN_SECONDS = 30.0
+"""How long the partition count of a user's topic is believed."""
+
+
+def build(producer: AIOKafkaProducer, records: Iterable[ChangelogRecord]) -> Any:
+    """One batch of these records. Raises ValueError if they do not fit in one."""
+    batch = producer.create_batch()
+    for record in records:
+        if batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers)) is None:
+            raise ValueError(f"{batch.record_count()} records fill the batch; lower coordinator.batch_bytes")
+    batch.close()
+    return batch
+
+
+class Outbox:
+    """Sends outputs of any topic; knows inboxes that exist."""
+
+    def __init__(self, producer: AIOKafkaProducer, wire: Wire, settings: Settings) -> None:
+        self._producer = producer
+        self._wire = wire
+        self._settings = settings
+        self._exists: set[str] = set()
+        self._users: dict[str, tuple[int, float]] = {}
+        self._admin: AIOKafkaAdminClient | None = None
+
+    async def send(self, outputs: Sequence[Encoded]) -> list[asyncio.Future[Any]]:
+        """Hand batches to the producer; the futures end with the broker's acks."""
+        open_: dict[tuple[str, int], Any] = {}
+        futures: list[asyncio.Future[Any]] = []
+        for output in outputs:
+            if output.users:
+                futures.append(asyncio.ensure_future(self._send_to_user(output)))
+                continue
+            place = output.topic, output.partition
+            batch = open_.get(place)
+            if batch is None:
+                batch = open_[place] = self._producer.create_batch()
+            if not _append(batch, output):
+                futures.append(await self._producer.send_batch(batch, output.topic, partition=output.partition))
+                batch = open_[place] = self._producer.create_batch()
+                if not _append(batch, output):
+                    raise ValueError(f"a record of {len(output.value or b'')} bytes for {output.topic} fits no batch")
+        for (topic, partition), batch in open_.items():
+            futures.append(await self._producer.send_batch(batch, topic, partition=partition))
+        return futures
+
+    async def ensure(self, topics: Iterable[EnsureTopic]) -> None:
+        """Create the topics that do not exist yet. Raises KafkaError if the broker refuses."""
+        for wanted in topics:
+            self._wire.inbox_partitions(wanted.name, wanted.partitions)
+        missing = {each.name: each for each in topics if each.name not in self._exists}
+        if not missing:
+            return
+        admin = await self._started_admin()
+        limit = str(self._settings.limits.max_wrapped_bytes)
+        retention = str(self._settings.retention_days.l * 86_400_000)
+        config = {"cleanup.policy": "delete", "retention.ms": retention, "max.message.bytes": limit}
+        replicas = self._settings.kafka.replication_factor or -1
+        new = [
+            NewTopic(self._wire.real(each.name), each.partitions, replicas, topic_configs=config)
+            for each in missing.values()
+        ]
+        response = await admin.create_topics(new)
+        for name, code, *_ in response.topic_errors:
+            if code and for_code(code) is not TopicAlreadyExistsError:
+                raise for_code(code)(f"cannot create {name}")
+        self._exists.update(missing)
+
+    async def close(self) -> None:
+        """Close the admin connection."""
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def _send_to_user(self, output: Encoded) -> None:
+        """One record to a user's topic; its fallback to ours if that is refused for good or missing."""
+        try:
+            count = await self._users_partitions(output.topic)
+            partition = output.partition if output.partition >= 0 else home((output.key or b"").decode(), count)
+            if partition >= count:
+                raise ValueError(f"{output.topic} has no partition {partition}")
+            batch = self._producer.create_batch()
+            if not _append(batch, output):
+                raise ValueError("the record fits no batch")
+            await (await self._producer.send_batch(batch, output.topic, partition=partition))
+        except (KafkaError, ValueError, BrokerUnavailable, TimeoutError) as error:
+            log.warning("reply_failed", topic=output.topic, error=repr(error))
+            if output.fallback is not None:
+                await asyncio.gather(*await self.send([output.fallback]))
+
+    async def _users_partitions(self, topic: str) -> int:
+        now = asyncio.get_running_loop().time()
+        count, until = self._users.get(topic, (0, 0.0))
+        if until > now:
+            return count
+        async with asyncio.timeout(self._settings.kafka.metadata_timeout_seconds):
+            admin = await self._started_admin()
+            (found,) = await admin.describe_topics([topic])
+        if found["error_code"]:
+            raise for_code(found["error_code"])(topic)
+        count = len(found["partitions"])
+        self._users[topic] = count, now + KNOWN_SECONDS
+        return count
+
+    async def _started_admin(self) -> AIOKafkaAdminClient:
+        if self._admin is None:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka.bootstrap_servers)
+            await admin.start()
+            self._admin = admin
+        return self._admin
+
+
+def _append(batch: Any, output: Encoded) -> bool:
+    headers = list(output.headers)
+    return batch.append(key=output.key, value=output.value, timestamp=None, headers=headers) is not None

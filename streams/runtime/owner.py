@@ -1,0 +1,367 @@
+"""What one record does: the owner of some partitions gives it to the rule and collects what follows.
+
+Here is the heart of the contract (design 3): a record outside its home is re-produced and does nothing else; one at or
+below the recovered header never transitions again, but emits its outputs once more if it is its row's cause or a listed
+note; a second copy does nothing; a record that no rule can take leaves a dead letter and ends its row. No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import structlog
+
+from schemas.base import Record
+from schemas.changelog import ChangelogHeader, NoteRecord, WakeRecord
+from schemas.codec import Codec
+from schemas.partitioning import home
+from streams.deadletters import poison_letter
+from streams.processor import (
+    NOTE_ERROR_BYTES,
+    Change,
+    Decided,
+    End,
+    EnsureTopic,
+    Event,
+    Note,
+    Output,
+    Processor,
+    Stamp,
+    Views,
+)
+from streams.runtime.partition import (
+    HEADER_ROOM_BYTES,
+    Arrival,
+    ChangelogRecord,
+    Flush,
+    Part,
+    Partition,
+    size_of,
+)
+from streams.runtime.store import FINISHED_HEADER, expiry_bytes
+from streams.runtime.wire import ORIGIN, Encoded, Unreadable, Wire
+
+log = structlog.get_logger("owner")
+POISON = "poison"
+NOTES_PER_FLUSH = 300
+Lookup = Callable[[int, str], bytes | None]
+
+
+class Counts:
+    """What the owner did, for logs and metrics."""
+
+    __slots__ = ("broken", "copies", "dropped", "poison", "re_emitted", "rehomed", "stepped")
+
+    def __init__(self) -> None:
+        self.stepped = self.re_emitted = self.dropped = self.rehomed = self.copies = self.broken = self.poison = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Counts by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Owner:
+    """The rule's side of the runtime for the partitions that this process owns; made anew at each assignment."""
+
+    def __init__(
+        self,
+        processor: Processor[Any],
+        spec_reads: tuple[Any, Any],
+        wire: Wire,
+        row_codec: Codec[Any],
+        instance: str,
+        clock: Callable[[], int],
+        views: Views,
+        finished: Lookup,
+        batch_bytes: int,
+    ) -> None:
+        """`spec_reads` are the processor's repartition and wake topics; `finished` finds the value of a finished row."""
+        self.processor = processor
+        self.repartition, self.wakes = spec_reads
+        self.wire = wire
+        self.partitions: dict[int, Partition] = {}
+        self.asked: dict[str, tuple[int, float]] = {}
+        self.counts = Counts()
+        self.decisions = 0
+        self._row_codec = row_codec
+        self._instance, self._clock, self._views, self._finished = instance, clock, views, finished
+        self._batch_bytes = batch_bytes
+
+    # --- rows
+
+    def load(self, partition: Partition, rows: Iterable[tuple[str, bytes]]) -> Iterator[None]:
+        """Take the open rows of a recovered partition into the indexes; yields now and then so that others may run."""
+        for count, (key, value) in enumerate(rows):
+            row = self._row_codec.decode(value)
+            partition.open[key] = row
+            self.processor.index(None, row)
+            self._remember_due(partition, key, row)
+            if not count % 500:
+                yield
+        self.partitions[partition.number] = partition
+
+    def row(self, flush: Flush, partition: Partition, key: str) -> Any:
+        """The row as the records taken so far left it."""
+        row = partition.open.get(key)
+        if row is not None:
+            return row
+        part = flush.parts.get(partition.number)
+        written = part.rows.get(key) if part else None
+        value = written[0] if written else self._finished(partition.number, key)
+        return None if value is None else self._row_codec.decode(value)
+
+    def home_of(self, arrival: Arrival) -> tuple[int, str]:
+        """Home partition and key of a record; an unreadable one stays where it is, under the key it came with."""
+        delivery, record, _ = arrival
+        if isinstance(record, Unreadable):
+            return delivery.partition, (delivery.key or b"").decode(errors="replace")
+        if isinstance(record, WakeRecord):
+            return delivery.partition, record.key
+        topic = self.processor.inputs[0]
+        key: str = getattr(record, topic.key)
+        if delivery.topic is self.repartition or key in self.partitions[delivery.partition].open:
+            return delivery.partition, key
+        return home(key, self.wire.partitions), key
+
+    # --- one record
+
+    def take(self, flush: Flush, arrival: Arrival) -> bool:
+        """One record into the flush; False if the flush must be written first (it is full, or has this key)."""
+        delivery = arrival.delivery
+        partition = self.partitions[delivery.partition]
+        at_home, key = self.home_of(arrival)
+        if at_home != partition.number:
+            self._rehome(flush, arrival, at_home, key)
+        else:
+            event = self._event(arrival, key)
+            if delivery.offset <= partition.tail.get(delivery.topic.name, -1):
+                self._repeat(flush, partition, event)
+            elif self._is_copy(partition, arrival):
+                self.counts.copies += 1
+                partition.inputs[delivery.topic.name] = delivery.offset
+            elif not self._decide(flush, partition, event, arrival):
+                return False
+        flush.covered.append(delivery.handle)
+        partition.seen[delivery.topic.name] = delivery.offset
+        partition.read_at[delivery.topic.name] = delivery.now
+        return True
+
+    def _event(self, arrival: Arrival, key: str) -> Event:
+        delivery, record, source = arrival
+        self.decisions += 1
+        position = source.position if source else f"{delivery.topic.name}.{delivery.partition}.{delivery.offset}"
+        return Event(
+            delivery.topic,
+            delivery.partition,
+            delivery.offset,
+            key,
+            delivery.now,
+            position,
+            None if isinstance(record, Unreadable) else record,
+            delivery.value or b"",
+            delivery.headers,
+            Stamp(self._instance, self.decisions, self._clock(), self._views.offsets()),
+        )
+
+    def _rehome(self, flush: Flush, arrival: Arrival, at_home: int, key: str) -> None:
+        """Also when it is redelivered: its copy may not have been acked."""
+        delivery, _, source = arrival
+        assert source is not None
+        headers = (*(pair for pair in delivery.headers if pair[0] != ORIGIN), (ORIGIN, source.position.encode()))
+        topic = self.wire.real(self.repartition.name)
+        flush.outputs.append(Encoded(topic, at_home, key.encode(), delivery.value, headers))
+        self.counts.rehomed += 1
+
+    def _is_copy(self, partition: Partition, arrival: Arrival) -> bool:
+        """Whether a re-produced record was taken before: one from the same place, as far or farther, was."""
+        source = arrival.source
+        if arrival.delivery.topic is not self.repartition or source is None:
+            return False
+        return source.offset <= partition.origins.get((source.topic, source.partition), -1)
+
+    def _repeat(self, flush: Flush, partition: Partition, event: Event) -> None:
+        """A record whose effects are in the rows: say again what followed from it, and nothing else."""
+        note = partition.notes.get((event.topic.name, event.offset))
+        row = self.row(flush, partition, event.key)
+        emitted = False
+        if row is not None and row.cause == event.position:
+            self._emit(flush, Change(row), event)
+            emitted = True
+        if note is not None:
+            self._emit(flush, Note(note.kind, note.error, note.at, note.seq), event)
+            emitted = True
+        if isinstance(event.record, WakeRecord):
+            self.asked.pop(event.key, None)
+        if emitted:
+            self.counts.re_emitted += 1
+        else:
+            self.counts.dropped += 1
+        flush.tail.add(partition.number)
+
+    def _decide(self, flush: Flush, partition: Partition, event: Event, arrival: Arrival) -> bool:
+        row = self.row(flush, partition, event.key) if event.record is not None else None
+        part = flush.parts.get(partition.number)
+        if part and (event.key in part.rows or len(part.notes) >= NOTES_PER_FLUSH):
+            return False  # one transition per key and flush, so that a row's cause names all its unproven outputs
+        decided, outputs = self._ask(row, event, arrival)
+        if not self._keep(flush, partition, event, row, decided, outputs):
+            return False
+        if isinstance(event.record, WakeRecord):
+            self.asked.pop(event.key, None)
+        source = arrival.source
+        if event.topic is self.repartition and source is not None:
+            partition.origins[source.topic, source.partition] = source.offset
+        partition.inputs[event.topic.name] = event.offset
+        self.counts.stepped += 1
+        return True
+
+    def _ask(
+        self, row: Any, event: Event, arrival: Arrival
+    ) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
+        """The rule's decision and its outputs, encoded and size-checked; if anything raises, nothing of them remains."""
+        if isinstance(arrival.record, Unreadable):
+            return self._poisoned(arrival.record.error, event)
+        try:
+            decision = self.processor.step(row, event, self._views)
+            if decision is None:
+                return [], []
+            self._check(row, decision, event)
+            return [decision], self._encoded(self.processor.outputs(decision, event), event)
+        except Exception as error:
+            log.warning("rule_failed", processor=self.processor.name, position=event.position, error=repr(error))
+            self.counts.broken += 1
+            return self._broken(row, event, error)
+
+    def _broken(
+        self, row: Any, event: Event, error: Exception
+    ) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
+        decided, outputs = self._poisoned(f"{type(error).__name__}: {error}", event)
+        if row is None or self.processor.expires(row) is not None:
+            return decided, outputs
+        try:
+            change = self.processor.broken(row, event, error)
+            if change is None:
+                return decided, outputs
+            self._check(row, change, event)
+            return [change, *decided], [*self._encoded(self.processor.outputs(change, event), event), *outputs]
+        except Exception as second:
+            # A rule that cannot even end its row must not stop all others; the record is kept and the row stays open.
+            log.error("broken_failed", processor=self.processor.name, position=event.position, error=repr(second))
+            return decided, outputs
+
+    def _poisoned(self, error: str, event: Event) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
+        self.counts.poison += 1
+        text = error.encode()[:NOTE_ERROR_BYTES].decode(errors="ignore")
+        note = Note(POISON, text, event.stamp.time, event.stamp.seq)
+        return [note], self._encoded([poison_letter(event, text)], event)
+
+    def _check(self, row: Any, decision: Decided[Any], event: Event) -> None:
+        if isinstance(decision, Note):
+            return
+        version = row.version + 1 if row is not None else 1
+        if decision.row.version != version or decision.row.cause != event.position:
+            raise ValueError(
+                f"{self.processor.name}: a transition must be version {version} with cause {event.position}, "
+                f"not {decision.row.version} with {decision.row.cause}"
+            )
+
+    # --- what is kept of a decision
+
+    def _keep(
+        self,
+        flush: Flush,
+        partition: Partition,
+        event: Event,
+        row: Any,
+        decided: list[Decided[Any]],
+        outputs: list[Encoded | EnsureTopic],
+    ) -> bool:
+        for decision in decided:
+            if isinstance(decision, Note):
+                flush.part(partition.number).notes.append(
+                    NoteRecord(
+                        topic=event.topic.name, offset=event.offset, position=event.position, kind=decision.kind,
+                        error=decision.error.encode()[:NOTE_ERROR_BYTES].decode(errors="ignore"),
+                        at=decision.at, seq=decision.seq,
+                    )
+                )  # fmt: skip
+            elif not self._keep_row(flush, partition, event.key, row, decision):
+                return False
+        for output in outputs:
+            if isinstance(output, EnsureTopic):
+                flush.topics.append(output)
+            else:
+                flush.outputs.append(output)
+        return True
+
+    def _keep_row(
+        self, flush: Flush, partition: Partition, key: str, before: Any, decision: Change[Any] | End[Any]
+    ) -> bool:
+        after = decision.row
+        expires = 0 if isinstance(decision, End) else self.processor.expires(after)
+        headers = () if expires is None else ((FINISHED_HEADER, expiry_bytes(expires)),)
+        record = ChangelogRecord(key.encode(), self._row_codec.encode(after), headers)
+        part = flush.part(partition.number)
+        if part.records and part.size + size_of(record) + HEADER_ROOM_BYTES > self._batch_bytes:
+            return False
+        part.add(record)
+        assert record.value is not None
+        part.rows[key] = record.value, expires
+        self._index(partition, key, before, after, expires)
+        return True
+
+    def _index(self, partition: Partition, key: str, before: Any, after: Any, expires: int | None) -> None:
+        self.processor.index(before, after)
+        if expires is None:
+            partition.open[key] = after
+            self._remember_due(partition, key, after)
+        elif partition.open.pop(key, None) is not None or before is None:
+            partition.finished += 1
+
+    def _remember_due(self, partition: Partition, key: str, row: Any) -> None:
+        due = self.processor.due(row)
+        if due is not None:
+            heapq.heappush(partition.timers, (due, key, row.version))
+
+    def _emit(self, flush: Flush, decided: Decided[Any], event: Event) -> None:
+        if isinstance(decided, Note) and decided.kind == POISON:
+            outputs: Iterable[Output | EnsureTopic] = [poison_letter(event, decided.error)]
+        else:
+            outputs = self.processor.outputs(decided, event)
+        for output in self._encoded(outputs, event):
+            if isinstance(output, EnsureTopic):
+                flush.topics.append(output)
+            else:
+                flush.outputs.append(output)
+
+    def _encoded(self, outputs: Iterable[Output | EnsureTopic], event: Event) -> list[Encoded | EnsureTopic]:
+        encode = self.wire.encode
+        return [
+            output if isinstance(output, EnsureTopic) else encode(output, event.key, event.partition)
+            for output in outputs
+        ]
+
+    # --- at a claim, and at a flush
+
+    def republished(self, partition: Partition) -> list[Encoded]:
+        """The compacted records that stand for the partition's rows."""
+        return [
+            self.wire.encode(output, key, partition.number)
+            for key, row in partition.open.items()
+            for output in self.processor.published(row)
+        ]
+
+    def drop(self, part: Part, partition: Partition, leaving: Iterable[tuple[bytes, bytes]]) -> None:
+        """Let finished rows leave with this flush, each with its tombstone; not those that the flush writes."""
+        for index_key, key in leaving:
+            if key.decode() in part.rows:
+                continue
+            part.add(ChangelogRecord(key, None))
+            part.drops.append((index_key, key))
+            partition.finished = max(0, partition.finished - 1)
+
+    def header(self, partition: Partition, part: Part, seq: int) -> ChangelogHeader:
+        """The header row of this flush for a partition."""
+        return partition.header(partition.next, len(part.records), self._instance, seq, part.notes)

@@ -1,0 +1,139 @@
+"""What the owner of a partition keeps of it in memory, and what one flush is going to write.
+
+Both are plain values without I/O: the order in which they are filled and written is in `batch.py`, what a record does to
+them in `owner.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from schemas.base import Record
+from schemas.changelog import ChangelogHeader, InputOffset, NoteRecord, Origin
+from streams.processor import EnsureTopic, Headers
+from streams.runtime.wire import Delivery, Encoded, Source, Unreadable
+
+RECORD_ROOM_BYTES = 80
+"""Room that a record needs in a batch besides its key, value and headers."""
+
+HEADER_ROOM_BYTES = 60_000
+"""Room kept in a changelog batch for its header row."""
+
+
+class Arrival(NamedTuple):
+    """A delivered record, decoded; `source` is None where its origin cannot be read."""
+
+    delivery: Delivery
+    record: Record | Unreadable
+    source: Source | None
+
+
+class ChangelogRecord(NamedTuple):
+    """One record of a changelog batch."""
+
+    key: bytes
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(slots=True)
+class Partition:
+    """One owned partition of a processor.
+
+    next: offset at which our next changelog record is expected. open: open rows by key. inputs: highest offset of each
+    input topic whose effects are in the rows. origins: highest origin taken per source partition. tail and notes: the
+    inputs and notes of the header found at recovery; what lies at or below the tail never transitions again. left: inputs
+    whose tail is still unread. held: newer records that wait for it. seen: last offset taken per topic. read_at: append
+    time of that record, microseconds. timers: heap of (due, key, version). finished: rows finished and still kept.
+    """
+
+    number: int
+    next: int
+    open: dict[str, Record] = field(default_factory=dict)
+    inputs: dict[str, int] = field(default_factory=dict)
+    origins: dict[tuple[str, int], int] = field(default_factory=dict)
+    tail: dict[str, int] = field(default_factory=dict)
+    notes: dict[tuple[str, int], NoteRecord] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
+    held: list[Arrival] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    read_at: dict[str, int] = field(default_factory=dict)
+    timers: list[tuple[int, str, int]] = field(default_factory=list)
+    finished: int = 0
+
+    @classmethod
+    def recovered(cls, number: int, next_offset: int, header: ChangelogHeader | None) -> Partition:
+        """State after recovery, rows not yet loaded."""
+        found = cls(number, next_offset)
+        if header is not None:
+            found.inputs = {each.topic: each.offset for each in header.inputs}
+            found.tail = dict(found.inputs)
+            found.origins = {(each.topic, each.partition): each.offset for each in header.origins}
+            found.notes = {(note.topic, note.offset): note for note in header.notes}
+            found.finished = header.finished
+        return found
+
+    def positioned(self, starts: dict[str, int]) -> None:
+        """The offsets at which reading begins are known, so it is known which tails are to be read."""
+        self.seen = {topic: offset - 1 for topic, offset in starts.items()}
+        self.left = {topic for topic, end in self.tail.items() if self.seen.get(topic, end) < end}
+
+    def header(self, base: int, count: int, instance: str, seq: int, notes: list[NoteRecord]) -> ChangelogHeader:
+        """The header row for a batch of `count` records expected at `base`."""
+        return ChangelogHeader(
+            base=base,
+            count=count,
+            instance=instance,
+            seq=seq,
+            inputs=[InputOffset(topic=topic, offset=offset) for topic, offset in self.inputs.items()],
+            origins=[
+                Origin(topic=topic, partition=number, offset=offset)
+                for (topic, number), offset in self.origins.items()
+            ],
+            notes=notes,
+            finished=self.finished,
+        )
+
+
+@dataclass(slots=True)
+class Part:
+    """What a flush writes to one changelog partition, header row not included."""
+
+    records: list[ChangelogRecord] = field(default_factory=list)
+    size: int = 0
+    rows: dict[str, tuple[bytes, int | None]] = field(default_factory=dict)
+    drops: list[tuple[bytes, bytes]] = field(default_factory=list)
+    notes: list[NoteRecord] = field(default_factory=list)
+
+    def add(self, record: ChangelogRecord) -> None:
+        """Append a record and count its bytes."""
+        self.records.append(record)
+        self.size += size_of(record)
+
+
+@dataclass(slots=True)
+class Flush:
+    """One flush: changelog batches by partition, outputs, topics to ensure, the records that it covers.
+
+    tail: partitions whose redelivered records it re-emits; their outputs must be acked before a newer changelog batch.
+    """
+
+    parts: dict[int, Part] = field(default_factory=dict)
+    outputs: list[Encoded] = field(default_factory=list)
+    topics: list[EnsureTopic] = field(default_factory=list)
+    covered: list[Any] = field(default_factory=list)
+    tail: set[int] = field(default_factory=set)
+
+    def part(self, number: int) -> Part:
+        """The part of a partition, made on first use."""
+        part = self.parts.get(number)
+        if part is None:
+            part = self.parts[number] = Part()
+        return part
+
+
+def size_of(record: ChangelogRecord) -> int:
+    """Bytes that a record takes in a batch, rounded up."""
+    headers = sum(len(name) + len(value) + 4 for name, value in record.headers)
+    return len(record.key) + len(record.value or b"") + headers + RECORD_ROOM_BYTES

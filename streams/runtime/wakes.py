@@ -1,0 +1,103 @@
+"""When a row is woken: timers on partition time, and rows that could move now.
+
+A timer is a field of a row, so nothing is lost with a process. When one is due, a wake record is appended, and the
+transition happens when that is read back and the row's version still fits. Partition time is the wall clock only while
+every input of the partition is read to its end; else it is the slowest input's last append time, so that after an outage
+nothing times out while its report lies unread in the log.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+
+from streams.runtime.owner import Owner
+from streams.runtime.partition import Partition
+
+Wake = tuple[int, str, int]
+"""(partition, key, version)."""
+
+ONCE = 1000
+"""Wakes sent at once; the rest follow at the next look."""
+
+MICROS = 1_000_000
+
+
+class Clock:
+    """The wall clock in microseconds, corrected by what acks show of the broker's."""
+
+    def __init__(self, read: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._read = read
+        self._ahead = 0
+
+    def now(self) -> int:
+        """Microseconds on the broker's clock, as well as known."""
+        return self._read() + self._ahead
+
+    def learn(self, sent: float, acked: float, appended_ms: int) -> None:
+        """An append between two local times (seconds); slow ones say too little and are passed over."""
+        if acked - sent < 0.1 and appended_ms > 0:
+            measured = appended_ms * 1000 - int((sent + acked) / 2 * MICROS)
+            # Append times have a step of a millisecond; below that the clocks are equal.
+            self._ahead = measured if abs(measured) > 5000 else 0
+
+
+def partition_time(partition: Partition, topics: tuple[str, ...], now: int, ends: Mapping[tuple[str, int], int]) -> int:
+    """`now`, or the smallest append time reached among the inputs that are not read to their end."""
+    late = [
+        partition.read_at.get(topic, 0)
+        for topic in topics
+        if partition.seen.get(topic, -1) + 1 < ends[topic, partition.number]
+    ]
+    return min(late) if late else now
+
+
+class Wakes:
+    """Finds the wakes to send for the rows of an owner."""
+
+    def __init__(self, owner: Owner, topics: tuple[str, ...], again_seconds: float) -> None:
+        self._owner = owner
+        self._topics = topics
+        self._again = again_seconds
+
+    def ripe(self, now: int) -> list[Partition]:
+        """Partitions with a timer that the clock has passed."""
+        return [each for each in self._owner.partitions.values() if each.timers and each.timers[0][0] <= now]
+
+    def ready(self, now: int) -> list[Wake]:
+        """Rows that could move now and were not asked lately."""
+        return list(islice(self._ready(now), ONCE))
+
+    def due(self, now: int, ends: Mapping[tuple[str, int], int]) -> list[Wake]:
+        """Rows whose timer partition time has passed. Their timers are set again, in case the wake is lost."""
+        found: list[Wake] = []
+        for partition in self.ripe(now):
+            if (self._topics[0], partition.number) not in ends:
+                continue
+            limit = partition_time(partition, self._topics, now, ends)
+            again: list[tuple[int, str, int]] = []
+            while partition.timers and partition.timers[0][0] <= limit and len(found) < ONCE:
+                _, key, version = heapq.heappop(partition.timers)
+                row = partition.open.get(key)
+                if row is not None and getattr(row, "version") == version:  # noqa: B009 - rows share no base with it
+                    found.append((partition.number, key, version))
+                    again.append((now + int(self._again * MICROS), key, version))
+            for timer in again:
+                heapq.heappush(partition.timers, timer)
+        return found
+
+    def _ready(self, now: int) -> Iterator[Wake]:
+        owner, lately = self._owner, time.monotonic() - self._again
+        for key in owner.processor.ready(now):
+            asked = owner.asked.get(key)
+            for number, partition in owner.partitions.items():
+                row = partition.open.get(key)
+                if row is None:
+                    continue
+                version: int = getattr(row, "version")  # noqa: B009
+                if asked is None or asked[0] != version or asked[1] < lately:
+                    owner.asked[key] = version, time.monotonic()
+                    yield number, key, version
+                break
