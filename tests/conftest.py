@@ -1,0 +1,47 @@
+"""What all tests share: one real Kafka for the whole run, and a topic prefix of its own for each test.
+
+Tests never share topics, so they need no clean-up and no order. The broker is the product's own; without it nothing here
+is proven, so a machine that cannot start it fails the run instead of passing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.broker.local import BrokerOptions, LocalKafka
+from ops.broker.ports import choose
+from ops.topics import apply
+from schemas.settings import Coordinator, Kafka, Settings
+from topology import troupe
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a real Kafka that lives as long as the test run."""
+    directory = tmp_path_factory.mktemp("kafka")
+    kafka = LocalKafka(BrokerOptions(directory=directory, port=choose(1)[0], overrides={"log.retention.bytes": "-1"}))
+    started = asyncio.run(kafka.start())
+    yield started.bootstrap
+    asyncio.run(kafka.stop())
+
+
+@pytest.fixture
+def settings(broker: str, tmp_path: Path) -> Settings:
+    """Settings of an installation of its own: fresh topics by prefix, a fresh data directory, short sessions."""
+    return Settings(
+        kafka=Kafka(bootstrap_servers=broker, topic_prefix=f"t{uuid.uuid4().hex[:8]}.", partitions=2),
+        coordinator=Coordinator(session_timeout_seconds=6.0),
+        data_dir=tmp_path / "data",
+    )
+
+
+@pytest.fixture
+async def installed(settings: Settings) -> Settings:
+    """The same, with all topics created and all schemas registered."""
+    await apply(settings, troupe())
+    return settings

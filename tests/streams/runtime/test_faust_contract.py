@@ -1,0 +1,184 @@
+"""One case per private name of Faust, mode and aiokafka that the runtime replaces or relies on. No broker needed.
+
+A failure means that the installed version changed something we stand on: read that code again before upgrading. Each case
+looks for the lines of the original that our replacement reproduces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+
+import faust
+import pytest
+import rocksdict
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer.fetcher import Fetcher as KafkaFetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.producer.message_accumulator import BatchBuilder
+from faust.stores.rocksdb import Store
+from faust.streams import Stream
+from faust.tables.base import Collection
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
+from faust.transport.conductor import Conductor
+from faust.transport.consumer import Consumer as BaseConsumer
+from faust.transport.consumer import ConsumerThread as BaseThread
+from faust.transport.consumer import Fetcher, ThreadDelegateConsumer
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import Message
+from mode.threads import MethodQueue, QueueServiceThread
+
+from streams.runtime.faust_app import ConsumerThread
+
+Thread = driver.AIOKafkaConsumerThread
+
+
+def test_versions_are_the_ones_that_were_read() -> None:
+    assert version("faust-streaming") == "0.15.3"
+    assert version("aiokafka").startswith("0.14.")
+    assert version("mode-streaming").startswith("0.7.")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "lines"),
+    [
+        (BaseConsumer, "_new_offset", ["self._acked[tp]", "self._acked_index[tp]", "self._committed_offset[tp]"]),
+        (BaseConsumer, "_filter_committable_offsets", ["self._new_offset(tp)", "self._should_commit"]),
+        (BaseConsumer, "ack", ["self._acked[tp]", "acked_index.add(offset)", "_unacked_messages.discard"]),
+        (BaseConsumer, "perform_seek", ["self._read_offset", "seek_to_committed", "_committed_offset.update"]),
+        (BaseConsumer, "on_partitions_revoked", ["self._acked.pop", "_read_offset.pop"]),
+        (
+            BaseConsumer,
+            "_drain_messages",
+            ["self.callback", "getmany(timeout=1.0)", "suspend_flow.wait()", "self._read_offset", "acks_enabled_for"],
+        ),
+        (BaseConsumer, "_drain_messages", ["self.consumer_stopped_errors", "transport.app.should_stop"]),
+        (BaseConsumer, "getmany", ["self.flow_active", "generation_id", "tp in active_partitions"]),
+        (BaseConsumer, "pause_partitions", ["self._get_active_partitions().difference_update(tpset)"]),
+        (BaseConsumer, "_wait_next_records", ["await self._getmany(", "active_partitions=active_partitions"]),
+        (BaseConsumer, "_is_changelog_tp", ["changelog_topics"]),
+        (BaseConsumer, "wait_empty", ["self._unacked_messages", "commit_and_end_transactions"]),
+        (BaseConsumer, "_commit_offsets", ["producer.flush()", "self._commit(committable_offsets)"]),
+        (Fetcher, "_fetcher", ["_drain_messages(self)"]),
+        (KafkaFetcher, "fetched_records", ["if partitions and tp not in partitions:", "return drained"]),
+        (KafkaFetcher, "seek_to", ["self._subscriptions.seek(tp, offset)", "del self._records[tp]"]),
+        (MethodQueue, "__init__", ["num_workers: int = 2"]),
+        (MethodQueue, "_process_enqueued", ["if not promise.cancelled()", "maybe_set_result, promise, result"]),
+        (QueueServiceThread, "call_thread", ["self.parent_loop.create_future()", "await promise"]),
+        (Thread, "getmany", ["self._fetch_records,", "timeout=timeout", "max_records="]),
+        (Thread, "_fetch_records", ["return await fetcher.fetched_records(", "self.consumer.flow_active"]),
+        (Thread, "_ensure_consumer", ["return self._consumer"]),
+        (Thread, "seek_wait", ["self.call_thread(self._seek_wait, consumer, partitions)"]),
+        (Thread, "seek_to_committed", ["self.call_thread(self._ensure_consumer().seek_to_committed)"]),
+        (Thread, "_seek_wait", ["consumer.seek(tp, offset)", "del self.consumer._read_offset[tp]"]),
+        (Thread, "_highwaters", ["consumer.end_offsets(partitions)"]),
+        (Thread, "_create_worker_consumer", ["fetch_max_wait_ms=1500", "enable_auto_commit=False", "group_instance_id"]),
+        (Thread, "on_start", ["self._consumer = self._create_consumer", "await self._consumer.start()"]),
+        (ThreadDelegateConsumer, "__init__", ["self._thread = self._new_consumer_thread()"]),
+        (ThreadDelegateConsumer, "_getmany", ["self._thread.getmany(active_partitions, timeout)"]),
+        (ThreadDelegateConsumer, "seek_to_committed", ["self._thread.seek_to_committed()"]),
+        (BaseThread, "on_partitions_assigned", ["threadsafe_partitions_assigned"]),
+        (driver.Consumer, "_new_consumer_thread", ["AIOKafkaConsumerThread(self, loop=self.loop, beacon=self.beacon)"]),
+        (driver.Producer, "_new_producer", ["_settings_extra()"]),
+        (driver.Producer, "on_start", ["self._producer = self._new_producer()"]),
+        (AIOKafkaConsumer, "start", ["self._fetch_min_bytes", "self._fetch_max_wait_ms", "self._coordinator"]),
+        (AIOKafkaConsumer, "start", ["self._max_partition_fetch_bytes"]),
+        (AIOKafkaConsumer, "seek_to_committed", ["if offset and offset > 0"]),
+        (GroupCoordinator, "check_errors", []),
+        (GroupCoordinator, "_heartbeat_routine", ["await self._do_heartbeat()"]),
+        (TableManager, "recovery", ["self._recovery", "Recovery("]),
+        (
+            Recovery,
+            "on_recovery_completed",
+            ["resume_partitions", "perform_seek", "_fetcher.maybe_start", "on_actives_ready", "actives_for_table"],
+        ),
+        (Recovery, "on_recovery_completed", ["standbys_for_table", "_set_recovery_ended", "on_rebalance_end"]),
+        (Recovery, "_restart_recovery", ["_build_highwaters", "active_offsets[tp] > active_highwaters[tp]"]),
+        (Recovery, "_build_offsets", ["destination[tp] = max(last_value, new_value)"]),
+        (Recovery, "_build_highwaters", ["value - 1"]),
+        (Recovery, "_add", ["table.persisted_offset(tp)", "offsets[tp] = persisted_offset"]),
+        (Recovery, "_slurp_changelogs", ["table.apply_changelog_batch(buf)", "offset > seen_offset"]),
+        (Collection, "_new_store_by_url", ["table_name=self.name", "options=self.options"]),
+        (Collection, "on_recovery_completed", ["call_recover_callbacks"]),
+        (Store, "apply_changelog_batch", ["WriteBatch(raw_mode=True)", "set_persisted_offset"]),
+        (Store, "set_persisted_offset", ["self.offset_key, str(offset).encode()"]),
+        (Store, "_db_for_partition", ["self._dbs[partition]"]),
+        (Store, "persisted_offset", ["self.offset_key"]),
+        (Stream, "_channel_stop_iteration", ["channel"]),
+        (faust.App, "_on_partitions_revoked", ["stop_flow", "flow_control.clear", "_consumer_wait_empty"]),
+        (faust.App, "_on_partitions_revoked", ["on_partitions_revoked.send"]),
+    ],
+)
+def test_the_code_that_is_replaced_or_relied_on(owner: Any, name: str, lines: list[str]) -> None:
+    found = inspect.getattr_static(owner, name)
+    function = found.fget if isinstance(found, property) else getattr(found, "fun", None) or getattr(owner, name)
+    text = inspect.getsource(function)
+    for line in lines:
+        assert line in text, f"{owner.__name__}.{name} no longer contains {line!r}"
+
+
+def test_attributes_of_instances() -> None:
+    async def look() -> None:
+        app = faust.App("contract", broker="kafka://127.0.0.1:1", web_enabled=False)
+        app.loop = asyncio.get_running_loop()
+        app.finalize()
+        for name in (
+            "_acked", "_acked_index", "_read_offset", "_committed_offset", "_unacked_messages", "_thread",
+            "suspend_flow", "flow_active", "callback", "consumer_stopped_errors",
+        ):  # fmt: skip
+            assert hasattr(app.consumer, name), name
+        assert hasattr(app.consumer._thread, "thread_loop")
+        stream = app.topic("t").stream()
+        for name in ("enable_acks", "_finalized", "channel"):
+            assert hasattr(stream, name), name
+        assert hasattr(stream.channel, "queue")
+        assert hasattr(app.flow_control, "is_active")
+
+    asyncio.run(look())
+
+
+def test_fields_of_a_message() -> None:
+    for name in ("tracked", "acked", "generation_id"):
+        assert name in inspect.getsource(Message)
+
+
+def test_names_of_stores_and_batches() -> None:
+    assert Store.offset_key == b"__faust\0offset__"
+    batch = rocksdict.WriteBatch(raw_mode=True)
+    batch.put(b"k", b"v")
+    batch.delete(b"k")
+    for name in ("append", "record_count", "size", "close"):
+        assert hasattr(BatchBuilder, name)
+    for name in ("create_batch", "send_batch"):
+        assert hasattr(AIOKafkaProducer, name)
+    assert "on_message" in inspect.getsource(Conductor)
+
+
+def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    early, sought = TP("t", 0), TP("t", 1)
+    back: list[Any] = []
+    live: set[Any] = set()
+    thread = object.__new__(ConsumerThread)
+    thread.seeks, thread.last, thread.given_back = Counter(), {}, 0
+
+    async def fetch(self: Any, consumer: Any, active: Any, timeout: Any = None, max_records: Any = None) -> Any:
+        assert early not in active  # an empty set must mean none, and not all
+        live.add(early)
+        assert early in active  # and it is read while the fetch waits
+        self._sought([sought])
+        record = SimpleNamespace
+        return {early: [record(offset=3), record(offset=4)], sought: [record(offset=7), record(offset=8)]}
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
+    consumer = SimpleNamespace(assignment=lambda: {early, sought}, seek=lambda *place: back.append(place))
+    taken = asyncio.run(thread._fetch_records(consumer, live, 1.0, 10))
+    assert list(taken) == [early]
+    assert back == [(sought, 7)]
+    assert thread.last == {early: 4}
+    assert taken.seeks[sought] != thread.seeks[sought]
