@@ -1,24 +1,24 @@
-"""The public API of an agent's author: an `Actor` is a name, a handler and a few limits; a `Context` is what a handler sees.
+"""The public API of an agent's author: an `Actor` is a name, a handler and its limits, a `Context` what a handler sees.
 
-A handler is a function of (input, context). Its input is annotated with a pydantic model (validated before the call), with
-`dict` or with `str`; it returns a pydantic model or a dict. `async def` handlers run in the host's loop, plain functions in
-threads. An agent with several operations takes a mapping from operation to handler; `payload.operation` picks one, the
-first listed is the default.
+A handler is a function of (input, ctx). Its input is annotated with a pydantic model (or whatever pydantic validates),
+with `dict`, or with `str` for the payload's JSON text as it came; it returns a pydantic model or a dict. `async def`
+handlers run in the host's loop, plain functions in threads. An agent with several operations takes a mapping from
+operation to handler; `payload.operation` picks one, the first listed is the default.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
+from actors.handlers import Handler, Operations, first_error
 from schemas.agents import AgentDefinition, Transport
 from schemas.policies import RateLimit, RetryPolicy
-
-Handler = Callable[..., Any]
-"""`(input, ctx) -> model | dict`, sync or async; checked when the actor is made."""
 
 
 class Log(Protocol):
@@ -31,7 +31,7 @@ class Log(Protocol):
     def error(self, event: str, **fields: Any) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """What a handler may know and do besides its input.
 
@@ -76,7 +76,7 @@ class Actor:
     handler: Handler | Mapping[str, Handler]
     agent_type: str = ""
     name: str = ""
-    capabilities: list[str] = field(default_factory=list)
+    capabilities: Sequence[str] = ()
     domain: str = ""
     max_in_flight: int = 100
     weight: float = 1.0
@@ -86,6 +86,18 @@ class Actor:
     heartbeat_interval_seconds: int = 10
     config: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    operations: Operations = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            operations = Operations(self.handler)
+            self.definition()
+        except ValidationError as error:
+            raise ValueError(f"Actor '{self.agent_id}': {first_error(error)}") from error
+        except TypeError as error:
+            raise TypeError(f"Actor '{self.agent_id}': {error}") from error
+        object.__setattr__(self, "operations", operations)
 
     def definition(self) -> AgentDefinition:
         """What the agent announces of itself. Raises pydantic.ValidationError, a ValueError, for impossible values."""
@@ -105,6 +117,3 @@ class Actor:
             timeout_seconds=self.timeout_seconds,
             heartbeat_interval_seconds=self.heartbeat_interval_seconds,
         )
-
-
-Result = Awaitable[Any] | Any

@@ -1,7 +1,7 @@
-"""Places where a process kills or stops itself on request, so that every crash window can have a test that lands in it.
+"""Places where a process kills or stops itself on request, so that every crash window can have a test that hits it.
 
-A test that kills from outside hits a window of a millisecond by luck. Here the process does it itself, by signal, at the
-nth pass of a named point: what follows is what a power cut or an out-of-memory kill would leave behind.
+A test that kills from outside hits a window of a millisecond by luck. Here the process does it itself, by signal, at
+the nth pass of a named point: what follows is what an out-of-memory kill would leave behind.
 """
 
 from __future__ import annotations

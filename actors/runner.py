@@ -1,0 +1,266 @@
+"""Runs the handlers of a host's mailboxes: each in an asyncio task of its own, but only if it needs one.
+
+Most handlers that only compute never suspend, and a task object for each costs more than they do. So a *lane*, one
+asyncio task, calls handlers one after the other; when one of them suspends, the lane is its task from then on and
+another lane takes over the queue. A handler therefore always runs inside one task, from its first line to its last:
+timeouts, task groups and cancellation work in it as anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from actors.api import Context
+from actors.handlers import failure, result_text
+from actors.journal import Journal
+from actors.mailbox import Mailbox, Stage, Work
+from actors.reports import Reporter
+from actors.threads import Threads
+from schemas.failpoint import Failpoints
+from schemas.tasks import TaskError
+
+TURN_SECONDS = 0.005
+"""Longest time that handlers which never suspend keep the loop from group heartbeats and acknowledgements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the runner needs of the settings; seconds. `max_starts`: an assignment is failed at this start."""
+
+    report_after_seconds: float
+    progress_interval_seconds: float
+    max_starts: int
+    data_dir: Path
+    sources_root: Path
+
+
+class TaskLog:
+    """A logger with the task's id in each line, bound only if a handler writes one."""
+
+    __slots__ = ("_log", "_work")
+
+    def __init__(self, log: Any, work: Work) -> None:
+        self._log, self._work = log, work
+
+    def _bound(self) -> Any:
+        task = self._work.task
+        return self._log.bind(agent=self._work.mailbox.agent_id, task=task.task_id, attempt=task.attempt)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._bound().debug(event, **fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._bound().info(event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._bound().warning(event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._bound().error(event, **fields)
+
+
+class Runner:
+    """Starts what the mailboxes let start, and reports how it ended. Use within one running loop only."""
+
+    def __init__(
+        self, limits: Limits, reporter: Reporter, journal: Journal, clock: Callable[[], int], failpoints: Failpoints
+    ) -> None:
+        self._limits, self._reporter, self._journal, self._clock = limits, reporter, journal, clock
+        self._failpoints = failpoints
+        self._loop = asyncio.get_running_loop()
+        self._threads = Threads(self._loop, "handler")
+        self._log = structlog.get_logger("actors")
+        self._waiting: dict[str, Mailbox] = {}  # those that may have something to start
+        self._wave: deque[Work] = deque()  # journalled, about to start
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._opening = False  # a lane is about to take its first step
+        self._current: Work | None = None  # the handler that is being stepped right now
+        self._closed = False
+
+    def wake(self, mailboxes: Iterable[Mailbox]) -> None:
+        """These mailboxes have new work."""
+        for mailbox in mailboxes:
+            self._waiting[mailbox.agent_id] = mailbox
+        self._pump()
+
+    def cancel(self, work: Work) -> None:
+        """End a handler whose assignment was withdrawn. A thread cannot be ended: its result is dropped instead."""
+        if work.timer is not None:
+            work.timer.cancel()
+        if work.handle is not None:
+            work.handle.cancel()
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._closed = True
+        self._threads.close()
+
+    async def abandon(self) -> None:
+        """End the handlers that still run, without a report; they will be delivered again."""
+        lanes = list(self._lanes)
+        for lane in lanes:
+            lane.cancel()
+        if lanes:
+            await asyncio.wait(lanes, timeout=1.0)
+
+    def _pump(self) -> None:
+        if self._opening or self._closed or not self._refill():
+            return
+        self._opening = True
+        lane = self._loop.create_task(self._lane())
+        self._lanes.add(lane)
+        lane.add_done_callback(self._lane_ended)
+
+    async def quiet(self) -> None:
+        """Return when no handler runs."""
+        while self._lanes:
+            await asyncio.wait(list(self._lanes))
+
+    def _lane_ended(self, lane: asyncio.Task[None]) -> None:
+        self._lanes.discard(lane)
+        if not lane.cancelled() and (error := lane.exception()) is not None:
+            self._loop.call_exception_handler({"message": "a lane of the runner broke", "exception": error})
+
+    def _refill(self) -> bool:
+        """Make the next wave; False if nothing may start."""
+        if self._wave:
+            return True
+        if not self._waiting:
+            return False
+        now = self._clock()
+        wave: list[Work] = []
+        for mailbox in self._waiting.values():
+            wave += mailbox.next(now)
+        self._waiting.clear()
+        if not wave:
+            return False
+        self._journal.begin(wave)
+        self._failpoints.hit("journalled")
+        self._wave.extend(wave)
+        return True
+
+    async def _lane(self) -> None:
+        self._opening = False
+        self._loop.call_soon(self._stepped)
+        turn_ends = time.monotonic() + TURN_SECONDS
+        while self._refill() and not self._closed:
+            work = self._wave.popleft()
+            if work.stage is Stage.DROPPED:
+                self._over(work)
+                continue
+            self._current = work
+            alone = await self._perform(work)
+            if not alone:
+                self._pump()
+                return
+            if time.monotonic() > turn_ends:
+                break  # `_stepped` is due and opens the next lane after the loop had its turn
+        self._current = None
+
+    def _stepped(self) -> None:
+        """The lane gave the loop back: it ended, or its handler suspended and the next lane is due."""
+        work, self._current = self._current, None
+        if work is not None:
+            work.timer = self._loop.call_later(self._limits.report_after_seconds, self._reporter.started, work)
+        self._pump()
+
+    async def _perform(self, work: Work) -> bool:
+        """Run one handler and report; False if it suspended, so that the queue is another lane's by now."""
+        error: TaskError | None = None
+        text = ""
+        try:
+            if self._ended_the_process_before(work):
+                error = _ended_the_process(work)
+            else:
+                text = result_text(await self._call(work))
+        except asyncio.CancelledError as raised:
+            if work.stage is not Stage.DROPPED:
+                if _cancelled_from_outside():
+                    raise
+                error = failure(raised, work.mailbox.agent_id, work.task.attempt)
+        except (Exception, SystemExit) as raised:
+            error = failure(raised, work.mailbox.agent_id, work.task.attempt)
+            self._log.info("handler_failed", agent=error.agent_id, task=work.task.task_id, error=error.message)
+        alone = self._current is work
+        for timer in (work.timer, work.pacer):
+            if timer is not None:
+                timer.cancel()
+        self._failpoints.hit("handled")
+        if work.stage is not Stage.DROPPED:
+            if error is None:
+                self._reporter.completed(work, text)
+            else:
+                self._reporter.failed(work, error)
+        self._over(work)
+        return alone
+
+    def _over(self, work: Work) -> None:
+        if not work.mailbox.finish(work):
+            self._journal.end((work,))
+        self._waiting[work.mailbox.agent_id] = work.mailbox
+
+    def _ended_the_process_before(self, work: Work) -> bool:
+        starts = self._journal.starts(work.identity)
+        return starts > 0 and starts + 1 >= self._limits.max_starts
+
+    async def _call(self, work: Work) -> Any:
+        task = work.task
+        operation, value = work.mailbox.operations.pick(task.payload)
+        context = self._context(work)
+        if operation.is_async:
+            work.handle = asyncio.current_task()
+            return await operation.handler(value, context)
+        return await self._threads.run(operation.handler, value, context)
+
+    def _context(self, work: Work) -> Context:
+        task, limits = work.task, self._limits
+
+        def send_progress(fraction: float, note: str) -> None:
+            self._loop.call_soon_threadsafe(self._progress, work, fraction, note)
+
+        return Context(
+            task_id=task.task_id, attempt=task.attempt, epoch=task.epoch, deadline_at=task.deadline_at,
+            last_attempt=task.last_attempt, logger=TaskLog(self._log, work), data_dir=limits.data_dir,
+            sources_root=limits.sources_root, send_progress=send_progress, pattern=task.pattern, type=task.type,
+            description=task.description, context=_mapping(task.context), metadata=_mapping(task.metadata),
+        )  # fmt: skip
+
+    def _progress(self, work: Work, fraction: float, note: str) -> None:
+        """Send the first at once, then at most one an interval, always the latest."""
+        if work.stage is Stage.RUNNING:
+            work.progress = (fraction, note)
+            if work.pacer is None:
+                self._send_progress(work)
+
+    def _send_progress(self, work: Work) -> None:
+        work.pacer = None
+        if work.progress is not None:
+            self._reporter.progress(work, *work.progress)
+            work.progress = None
+            work.pacer = self._loop.call_later(self._limits.progress_interval_seconds, self._send_progress, work)
+
+
+def _mapping(text: str) -> Mapping[str, Any]:
+    value = json.loads(text) if text != "{}" else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _cancelled_from_outside() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _ended_the_process(work: Work) -> TaskError:
+    return TaskError(
+        code="agent_error", message="handler ended the process", retryable=True,
+        agent_id=work.mailbox.agent_id, attempt=work.task.attempt,
+    )  # fmt: skip

@@ -1,0 +1,78 @@
+"""Sends reports in batches and says which are acknowledged; any report that fails for good ends the host.
+
+While one flush is under way the next gathers, so the size of a batch follows the load: one report when it is quiet,
+hundreds when it is not. One future per batch and partition, instead of one per report, is most of what that saves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from actors.mailbox import Work
+from actors.reports import Report
+from schemas.failpoint import Failpoints
+from schemas.partitioning import home
+
+
+class Outbox:
+    """Reports on their way to one topic. `acked` is called with the works that are done with, after their ack."""
+
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        topic: str,
+        partitions: int,
+        acked: Callable[[list[Work]], None],
+        failpoints: Failpoints,
+    ) -> None:
+        self._producer, self._topic, self._partitions = producer, topic, partitions
+        self._acked, self._failpoints = acked, failpoints
+        self._waiting: list[Report] = []
+        self._filled = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, report: Report) -> None:
+        """Take a report; it is sent with the next batch."""
+        self._waiting.append(report)
+        if not self._filled.is_set():
+            self._filled.set()
+            self._idle.clear()
+
+    async def idle(self) -> None:
+        """Return when all that was put is acknowledged."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send for ever. Raises KafkaError when a report fails for good: nothing of that batch is settled then."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            batch, self._waiting = self._waiting, []
+            await self._send(batch)
+            self._failpoints.hit("reports-acked")
+            self._acked([report.settles for report in batch if report.settles is not None])
+            if not self._waiting:
+                self._idle.set()
+
+    async def _send(self, reports: list[Report]) -> None:
+        producer, topic = self._producer, self._topic
+        open_batches: dict[int, Any] = {}
+        futures = []
+        for key, value, headers, _ in reports:
+            partition = home(key, self._partitions)
+            batch = open_batches.get(partition)
+            if batch is None:
+                batch = open_batches[partition] = producer.create_batch()
+            if batch.append(key=key.encode(), value=value, timestamp=None, headers=headers) is None:
+                futures.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = open_batches[partition] = producer.create_batch()
+                batch.append(key=key.encode(), value=value, timestamp=None, headers=headers)
+        for partition, batch in open_batches.items():
+            futures.append(await producer.send_batch(batch, topic, partition=partition))
+        self._failpoints.hit("reports-sent")
+        await asyncio.gather(*futures)

@@ -1,0 +1,76 @@
+"""The role `actors`: a process that hosts Python actors until it is told to stop.
+
+It reads the schemas itself, so it needs nothing but the broker, and the coordinator's answer to its registrations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from actors.api import Actor
+from actors.runtime.kafka import DrainTimeout, run_host
+from ops.codecs import load_codecs
+from ops.registry.schema_log import read_schemas
+from schemas.codec import Codecs
+from schemas.errors import BrokerUnavailable, OperatorError
+from schemas.failpoint import VARIABLE, Failpoints
+from schemas.settings import Settings, process_environment
+from topology import troupe
+
+CLEAN, KAFKA_FAILED, STOP_TIMEOUT = 0, 70, 75
+"""Exit codes: 70 (EX_SOFTWARE) and 75 (EX_TEMPFAIL) ask the supervisor for another start."""
+
+
+async def run_actors(settings: Settings, actors: Sequence[Actor], ready_file: Path | None) -> int:
+    """Host the actors until SIGTERM or SIGINT; returns the exit code. `ready_file` is touched when they are up.
+
+    Raises OperatorError if the process cannot start as things are: no broker, no topics, a refused registration.
+    """
+    log = structlog.get_logger("actors")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    codecs = await _codecs(settings)
+
+    def ready() -> None:
+        log.info("ready", agents=[actor.agent_id for actor in actors])
+        if ready_file is not None:
+            ready_file.touch()
+
+    async def refresh() -> None:
+        await _admit_newer(settings, codecs)
+
+    failpoints = Failpoints(process_environment().get(VARIABLE, ""))
+    try:
+        await run_host(settings, actors, codecs, ready, stop, failpoints=failpoints, refresh=refresh)
+    except (KafkaError, BrokerUnavailable) as error:
+        log.error("kafka_failed", error=f"{type(error).__name__}: {error}")
+        return KAFKA_FAILED
+    except DrainTimeout as error:
+        log.warning("stop_timeout", error=str(error))
+        return STOP_TIMEOUT
+    return CLEAN
+
+
+async def _codecs(settings: Settings) -> Codecs:
+    try:
+        return await load_codecs(settings, troupe())
+    except BrokerUnavailable as error:
+        raise OperatorError(
+            f"Kafka is not reachable at {settings.kafka.bootstrap_servers}",
+            hint="start a system with `troupe up`, or name a running Kafka with --broker HOST:PORT",
+        ) from error
+
+
+async def _admit_newer(settings: Settings, codecs: Codecs) -> None:
+    view = await read_schemas(settings.kafka.bootstrap_servers, settings.kafka.metadata_timeout_seconds)
+    for subject in codecs.subjects():
+        for schema_id, schema in view.ids(subject).items():
+            codecs.of(subject).admit(schema_id, schema)
