@@ -314,7 +314,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._inflight[partition].append(message.offset)
         return True
 
-    @mode.Service.task
+    @mode.Service.task  # type: ignore[untyped-decorator]
     async def _watch_group(self) -> None:
         """Report group errors, which Faust never asks for: its worker would look healthy and do nothing."""
 
@@ -390,6 +390,8 @@ class SeekFirstRecovery(Recovery):  # type: ignore[misc]
 
 class Tables(TableManager):  # type: ignore[misc]
     """Faust's table manager with our recovery."""
+
+    _recovery: Any
 
     @property
     def recovery(self) -> Recovery:

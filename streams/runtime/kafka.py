@@ -355,8 +355,8 @@ class Runner:
         write = rocksdict.WriteBatch(raw_mode=True)
         for key, (value, expires) in part.rows.items():
             put_row(write, key.encode(), value, expires)
-        for index_key, key in part.drops:
-            drop_row(write, key, index_key)
+        for index_key, gone in part.drops:
+            drop_row(write, gone, index_key)
         write.put(HEADER_KEY, header)
         write.put(OFFSET_KEY, str(partition.next - 1 if hold is None else hold).encode())
         self.table.data._db_for_partition(partition.number).write(write)

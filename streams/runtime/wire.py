@@ -136,7 +136,7 @@ class Wire:
         value = None if output.record is None else codec.encode(output.record)
         users = output.topic.family and output.topic.name == "<reply_to>"
         name = output.name or output.topic.name
-        fallback = output.fallback and self.encode(output.fallback, event_key, event_partition)
+        fallback = self.encode(output.fallback, event_key, event_partition) if output.fallback else None
         self._refuse_large(output, value)
         return Encoded(
             name if users else self.real(name),
