@@ -6,6 +6,8 @@ come from the registry's topic, read by each process itself, so that no process 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ops.registry.schema_log import read_schemas
 from schemas.codec import Codecs
 from schemas.registry import SchemaView
@@ -13,19 +15,21 @@ from schemas.settings import Settings
 from topology import Topology
 
 
-async def load_codecs(settings: Settings, topology: Topology) -> Codecs:
-    """Read `_schemas` and build a codec for each subject of the topology.
+async def load_codecs(settings: Settings, topology: Topology, subjects: Collection[str] | None = None) -> Codecs:
+    """Read `_schemas` and build a codec for each subject of the topology, or only for the named ones.
 
     Raises BrokerUnavailable; OperatorError if the topic is missing; SchemaError, with `troupe topology apply` as its
     hint, if a schema of this version is not registered.
     """
     view = await read_schemas(settings.kafka.bootstrap_servers, settings.kafka.metadata_timeout_seconds)
-    return codecs_of(view, settings, topology)
+    return codecs_of(view, settings, topology, subjects)
 
 
-def codecs_of(view: SchemaView, settings: Settings, topology: Topology) -> Codecs:
-    """The codecs of the topology's subjects, with the limit in bytes that each topic has."""
-    models = topology.models()
+def codecs_of(
+    view: SchemaView, settings: Settings, topology: Topology, subjects: Collection[str] | None = None
+) -> Codecs:
+    """The codecs of the topology's subjects, each with the limit in bytes that its topics have."""
+    models = {name: model for name, model in topology.models().items() if subjects is None or name in subjects}
     return Codecs.build(
         models,
         {subject: view.ids(subject) for subject in models},

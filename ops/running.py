@@ -59,7 +59,8 @@ class Member(BaseModel):
 
     def current_state(self) -> str:
         """The state as it is now, not as it was last written."""
-        return self.state if self.birth.process() is not None else "ended"
+        ended = self.birth.process() is None
+        return "ended" if ended and self.state != "restarting" else self.state
 
 
 class Entry(BaseModel):

@@ -1,0 +1,51 @@
+"""The payload of `troupe submit`: JSON on the command line, in a file, or from standard input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ops.cli.errors import WrongUse
+
+
+def read_payload(text: str | None) -> Any:
+    """The JSON value that the option means: `@FILE`, `-` for standard input, else the text itself; {} without one.
+
+    Raises WrongUse if there is no such file or if it is not JSON; NaN and a key that is there twice are not.
+    """
+    if text is None:
+        return {}
+    if text == "-":
+        return _parsed(sys.stdin.read(), "standard input")
+    if not text.startswith("@"):
+        return _parsed(text, "--payload")
+    path = Path(text[1:]).expanduser()
+    try:
+        return _parsed(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUse(f"Cannot read the payload from {path}: {error}", hint="--payload @FILE reads a file") from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refused)
+    except (ValueError, RecursionError) as error:
+        raise WrongUse(
+            f"The payload ({where}) is not JSON: {error}",
+            hint="""write it as '{"name": 1}', as @FILE, or as - to read standard input""",
+        ) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key '{key}' is there twice")
+        found[key] = value
+    return found
+
+
+def _refused(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")

@@ -1,0 +1,139 @@
+"""Reading topics as they lie, for whoever only looks: no group, no commits, from given offsets to given ends.
+
+A verb that shows something must never take part: a group would move partitions away from those who work, and a commit
+would hide records from them. So partitions are assigned by hand and positions live only here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from ops.topics import unreachable
+from schemas.errors import OperatorError
+from schemas.settings import Settings
+
+_POLL_MS = 200
+_MAX_RECORDS = 2000
+
+Offsets = Mapping[TopicPartition, int]
+
+
+class LogReader:
+    """A consumer of no group. One read at a time: each assigns the partitions that it needs."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, settings: Settings) -> None:
+        self._consumer = consumer
+        self._bootstrap = settings.kafka.bootstrap_servers
+        self._limit_s = settings.kafka.metadata_timeout_seconds
+        self._silence_s = settings.kafka.request_timeout_seconds
+
+    async def topics(self) -> frozenset[str]:
+        """Real names of all topics of the cluster."""
+        async with self._bounded():
+            return frozenset(await self._consumer.topics())
+
+    async def partitions(self, topic: str) -> list[TopicPartition]:
+        """All partitions of a topic, in order. Raises OperatorError if it does not exist."""
+        if topic not in await self.topics():
+            raise OperatorError(
+                f"Topic '{topic}' does not exist",
+                hint="see `troupe topics list`, create ours with `troupe topology apply`, check kafka.topic_prefix",
+            )
+        found = self._consumer.partitions_for_topic(topic) or ()
+        return [TopicPartition(topic, number) for number in sorted(found)]
+
+    async def beginnings(self, partitions: Iterable[TopicPartition]) -> Offsets:
+        """The first offsets that are still there."""
+        wanted = list(partitions)
+        async with self._bounded():
+            return dict(await self._consumer.beginning_offsets(wanted)) if wanted else {}
+
+    async def ends(self, partitions: Iterable[TopicPartition]) -> Offsets:
+        """The offsets that the next records will get."""
+        wanted = list(partitions)
+        async with self._bounded():
+            return dict(await self._consumer.end_offsets(wanted)) if wanted else {}
+
+    async def read(self, start: Offsets, end: Offsets) -> AsyncIterator[ConsumerRecord]:
+        """The records from `start` up to `end`, both by partition; ordered within a partition.
+
+        Raises BrokerUnavailable if nothing comes for `kafka.request_timeout_seconds`.
+        """
+        waiting = {partition: end[partition] for partition in start if start[partition] < end[partition]}
+        if not waiting:
+            return
+        self._assign({partition: start[partition] for partition in waiting})
+        heard = time.monotonic()
+        while waiting:
+            for partition, records in (await self._poll()).items():
+                heard = time.monotonic()
+                for record in records:
+                    if record.offset < waiting.get(partition, 0):
+                        yield record
+            # By position and not by the last record: markers of transactions and compacted records have offsets too.
+            for partition in list(waiting):
+                if await self._consumer.position(partition) >= waiting[partition]:
+                    del waiting[partition]
+            if time.monotonic() - heard > self._silence_s:
+                raise unreachable(self._bootstrap)
+
+    async def follow(self, start: Offsets) -> AsyncIterator[ConsumerRecord | None]:
+        """The records from `start` on, without end; None whenever nothing came for a moment."""
+        self._assign(start)
+        while True:
+            batches = await self._poll()
+            for records in batches.values():
+                for record in records:
+                    yield record
+            if not batches:
+                yield None
+
+    def _assign(self, start: Offsets) -> None:
+        self._consumer.assign(list(start))
+        for partition, offset in start.items():
+            self._consumer.seek(partition, offset)
+
+    async def _poll(self) -> dict[TopicPartition, list[ConsumerRecord]]:
+        try:
+            found: dict[TopicPartition, list[ConsumerRecord]] = await self._consumer.getmany(
+                timeout_ms=_POLL_MS, max_records=_MAX_RECORDS
+            )
+        except KafkaError as error:
+            raise unreachable(self._bootstrap) from error
+        return found
+
+    @asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._limit_s):
+                yield
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise unreachable(self._bootstrap) from error
+
+
+@asynccontextmanager
+async def open_log(settings: Settings) -> AsyncIterator[LogReader]:
+    """A reader, closed at the end. Raises BrokerUnavailable if the broker does not answer in time."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
+        max_partition_fetch_bytes=max(1024 * 1024, settings.limits.max_wrapped_bytes),
+    )
+    try:
+        try:
+            async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
+                await consumer.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise unreachable(settings.kafka.bootstrap_servers) from error
+        yield LogReader(consumer, settings)
+    finally:
+        await consumer.stop()

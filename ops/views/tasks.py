@@ -1,0 +1,164 @@
+"""What became of a task, folded from its events and its result.
+
+Readers of a log that can repeat itself follow three rules. A record whose `event_id` was seen is the same fact again.
+Of two versions the higher one is newer, whatever came last. And an id that is used again after its task was forgotten
+begins a new task; the old one's history is then not this one's.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from schemas.base import Json, Micros, Record
+from schemas.tasks import TERMINAL, TaskError, TaskEvent, TaskEventKind, TaskResult, TaskState
+
+NOTES = frozenset(
+    {
+        TaskEventKind.REFUSED,
+        TaskEventKind.REASSIGNED,
+        TaskEventKind.PROGRESS,
+        TaskEventKind.LATE_REPORT,
+        TaskEventKind.REPLY_FAILED,
+        TaskEventKind.REDRIVEN,
+        TaskEventKind.DISCARDED,
+        TaskEventKind.CALLBACK_SENT,
+        TaskEventKind.CALLBACK_FAILED,
+        TaskEventKind.UNKNOWN,
+    }
+)
+"""Kinds of events that are no transition (spec 5.3)."""
+
+
+class TaskStatus(Record):
+    """A task as its events tell it; `result` is its JSON text, `history` oldest first."""
+
+    task_id: str
+    status: TaskState
+    agent: str | None = None
+    attempts: int = 0
+    result: Json | None = None
+    error: TaskError | None = None
+    history: list[TaskEvent] = []
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ended well."""
+        return self.status is TaskState.COMPLETED
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will become of it."""
+        return self.status in TERMINAL or self.status is TaskState.REFUSED
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, with results, errors and decisions as JSON values and instants as ISO 8601."""
+        return {
+            "task_id": self.task_id,
+            "status": str(self.status),
+            "agent": self.agent,
+            "attempts": self.attempts,
+            "result": plain(self.result),
+            "error": error_document(self.error),
+            "history": [_event_document(event) for event in self.history],
+        }
+
+
+class TaskFold:
+    """Collects the events and results of one task, in any order and with repeats.
+
+    position: `<topic>.<partition>.<offset>` of the submit that is asked about, if it is known: should just this one be
+    refused, that is its answer, even if a task of its id exists.
+    """
+
+    def __init__(self, task_id: str, position: str | None = None) -> None:
+        self._task_id = task_id
+        self._position = position
+        self._seen: set[str] = set()
+        self._events: list[TaskEvent] = []
+        self._results: dict[int, TaskResult] = {}
+
+    def add_event(self, event: TaskEvent) -> None:
+        """Take an event in."""
+        if event.event_id in self._seen:
+            return
+        self._seen.add(event.event_id)
+        if event.version == 1 and event.kind not in NOTES and self._ended():
+            self._events.clear()
+            self._results.clear()
+        self._events.append(event)
+
+    def add_result(self, result: TaskResult) -> None:
+        """Take an outcome in."""
+        self._results[result.version] = result
+
+    def status(self) -> TaskStatus | None:
+        """What is known now, None if nothing is."""
+        if not self._events:
+            return None
+        history = sorted(self._events, key=lambda event: event.version)  # stable: as they came within a version
+        moves = [event for event in history if event.kind not in NOTES]
+        refusals = [event for event in history if event.kind is TaskEventKind.REFUSED]
+        own = [event for event in refusals if event.cause == self._position]
+        if own or not moves:
+            last = (own or refusals or history)[-1]
+            state = TaskState.REFUSED if last.kind is TaskEventKind.REFUSED else last.to_state
+            return TaskStatus(task_id=self._task_id, status=state, error=last.error, history=history)
+        last = moves[-1]
+        result = self._results.get(last.version)
+        agents = [event.agent_id for event in moves if event.agent_id]
+        return TaskStatus(
+            task_id=self._task_id,
+            status=last.to_state,
+            agent=agents[-1] if agents else None,
+            attempts=max(event.attempt for event in moves),
+            result=result.result if result else None,
+            error=last.error or (result.error if result else None),
+            history=history,
+        )
+
+    def answered(self) -> bool:
+        """Whether it is finished and its outcome, where it has one, is here too."""
+        found = self.status()
+        if found is None or not found.finished:
+            return False
+        return found.status is TaskState.REFUSED or found.history[-1].version in self._results
+
+    def _ended(self) -> bool:
+        found = self.status()
+        return found is not None and found.status in TERMINAL
+
+
+def plain(text: Json | None) -> Any:
+    """The value of JSON text; text that is no JSON stays as it is."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def instant(at: Micros) -> str:
+    """An instant as ISO 8601 in UTC with microseconds."""
+    moment = datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def error_document(error: TaskError | None) -> dict[str, Any] | None:
+    """The JSON form of an error."""
+    return None if error is None else error.model_dump() | {"details": plain(error.details)}
+
+
+def _event_document(event: TaskEvent) -> dict[str, Any]:
+    return {
+        "at": instant(event.decided_at),
+        "kind": str(event.kind),
+        "from_state": None if event.from_state is None else str(event.from_state),
+        "to_state": str(event.to_state),
+        "attempt": event.attempt,
+        "agent": event.agent_id,
+        "error": error_document(event.error),
+        "decision": plain(event.decision),
+    }
