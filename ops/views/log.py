@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from ops.topics import unreachable
+from ops.topics import admin, unreachable
 from schemas.errors import OperatorError
 from schemas.settings import Settings
 
@@ -27,38 +28,49 @@ Offsets = Mapping[TopicPartition, int]
 class LogReader:
     """A consumer of no group. One read at a time: each assigns the partitions that it needs."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, settings: Settings) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, client: AIOKafkaAdminClient, settings: Settings) -> None:
         self._consumer = consumer
+        self._admin = client
         self._bootstrap = settings.kafka.bootstrap_servers
         self._limit_s = settings.kafka.metadata_timeout_seconds
         self._silence_s = settings.kafka.request_timeout_seconds
 
-    async def topics(self) -> frozenset[str]:
-        """Real names of all topics of the cluster."""
+    async def topics(self) -> dict[str, list[TopicPartition]]:
+        """All topics of the cluster by their real names, each with its partitions in order."""
         async with self._bounded():
-            return frozenset(await self._consumer.topics())
+            described = await self._admin.describe_topics()
+        return {
+            each["topic"]: [TopicPartition(each["topic"], part["partition"]) for part in _in_order(each["partitions"])]
+            for each in described
+        }
 
     async def partitions(self, topic: str) -> list[TopicPartition]:
         """All partitions of a topic, in order. Raises OperatorError if it does not exist."""
-        if topic not in await self.topics():
+        found = (await self.topics()).get(topic)
+        if not found:
             raise OperatorError(
                 f"Topic '{topic}' does not exist",
                 hint="see `troupe topics list`, create ours with `troupe topology apply`, check kafka.topic_prefix",
             )
-        found = self._consumer.partitions_for_topic(topic) or ()
-        return [TopicPartition(topic, number) for number in sorted(found)]
+        return found
 
     async def beginnings(self, partitions: Iterable[TopicPartition]) -> Offsets:
         """The first offsets that are still there."""
         wanted = list(partitions)
+        if not wanted:
+            return {}
+        self._consumer.assign(wanted)  # so that it learns who leads them
         async with self._bounded():
-            return dict(await self._consumer.beginning_offsets(wanted)) if wanted else {}
+            return dict(await self._consumer.beginning_offsets(wanted))
 
     async def ends(self, partitions: Iterable[TopicPartition]) -> Offsets:
         """The offsets that the next records will get."""
         wanted = list(partitions)
+        if not wanted:
+            return {}
+        self._consumer.assign(wanted)  # so that it learns who leads them
         async with self._bounded():
-            return dict(await self._consumer.end_offsets(wanted)) if wanted else {}
+            return dict(await self._consumer.end_offsets(wanted))
 
     async def read(self, start: Offsets, end: Offsets) -> AsyncIterator[ConsumerRecord]:
         """The records from `start` up to `end`, both by partition; ordered within a partition.
@@ -117,6 +129,10 @@ class LogReader:
             raise unreachable(self._bootstrap) from error
 
 
+def _in_order(partitions: Iterable[Mapping[str, int]]) -> list[Mapping[str, int]]:
+    return sorted(partitions, key=lambda each: each["partition"])
+
+
 @asynccontextmanager
 async def open_log(settings: Settings) -> AsyncIterator[LogReader]:
     """A reader, closed at the end. Raises BrokerUnavailable if the broker does not answer in time."""
@@ -128,12 +144,13 @@ async def open_log(settings: Settings) -> AsyncIterator[LogReader]:
         request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
         max_partition_fetch_bytes=max(1024 * 1024, settings.limits.max_wrapped_bytes),
     )
-    try:
+    async with admin(settings) as client:
         try:
-            async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
-                await consumer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise unreachable(settings.kafka.bootstrap_servers) from error
-        yield LogReader(consumer, settings)
-    finally:
-        await consumer.stop()
+            try:
+                async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
+                    await consumer.start()
+            except (KafkaError, OSError, TimeoutError) as error:
+                raise unreachable(settings.kafka.bootstrap_servers) from error
+            yield LogReader(consumer, client, settings)
+        finally:
+            await consumer.stop()
