@@ -1,6 +1,6 @@
 """The row of a task: what the tasks processor remembers between two records (spec 5.4).
 
-Everything the outputs of the last transition need is in the row, so that a redelivered record emits the same bytes again.
+Everything the outputs of the last transition need is in the row, so a redelivered record emits the same bytes again.
 The request's raw value and headers stay only while the task is open; the result is never here.
 """
 
@@ -40,6 +40,8 @@ class TaskRow(Record):
     request_headers: list[HeaderPair] = []
     pattern: str | None = None
     type: str = ""
+    required_capabilities: list[str] = []
+    correlation_id: str | None = None
     admission: Admission = Admission.WAIT
     reply_to: str | None = None
     reply_key: str | None = None
@@ -51,8 +53,8 @@ class TaskRow(Record):
     pinned_agent_id: str | None = None
     pool: str | None = None
     priority: Int = 3
-    timeout_seconds: Int = 300
-    retry: RetryPolicy
+    timeout_seconds: Int = 0  # the task's or its rule's; 0 leaves it to the agent
+    retry: RetryPolicy | None = None  # the task's; from the first assignment on the one that holds
     held: bool = False
     # where it stands
     attempts: Int = 0
@@ -72,6 +74,9 @@ class TaskRow(Record):
     delay_seconds: float | None = None
     error: TaskError | None = None
     result_hash: str | None = None
+    # what went wrong before, for the dead letter; the last few attempts, texts cut
+    errors: list[TaskError] = []
+    first_failed_at: Micros = 0
     redriven_as: str | None = None
     # an assignment that the last transition took away: its agent and epoch, to be cancelled
     revoked_agent_id: str | None = None

@@ -1,0 +1,27 @@
+"""Which of the free agents gets the task (spec 6.3): the next one in the order of their ids after the last choice."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from streams.routing.directory import Agent
+
+
+class Turns:
+    """The last choice of each pool, in memory only: after a restart the round simply begins anew."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, str] = {}
+
+    def took(self, pool: str, agent_id: str) -> None:
+        """Remember a choice."""
+        self._last[pool] = agent_id
+
+    def next(self, pool: str, free: Sequence[Agent]) -> Agent:
+        """The one whose turn it is; `free` is ordered by id and not empty."""
+        last = self._last.get(pool)
+        if last is None or len(free) == 1:
+            return free[0]
+        place = bisect_right(free, last, key=lambda agent: agent.agent_id)
+        return free[place % len(free)]

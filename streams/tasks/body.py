@@ -1,0 +1,117 @@
+"""Is a submit's body sound, and is it the same as another's (spec 3.2, 6.6)?
+
+Two submits of one id are the same if the client's fields are, whatever tool wrote them: compared by a hash over their
+canonical JSON, defaults filled in, without the id and without what merely accompanied the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from json.encoder import encode_basestring as quoted
+from typing import Any
+
+from schemas.canonical import canonical, digest, load_json
+from schemas.errors import InvalidInput
+from schemas.policies import RetryPolicy
+from schemas.tasks import TaskCommand
+from streams.faults import Fault, fault
+from streams.processor import Event
+
+MAX_NAME = 255
+"""Characters of a pattern, a type or a capability."""
+
+MAX_TTL_SECONDS = 315_360_000
+"""Ten years; instants must fit their field."""
+
+MAX_CAPABILITIES = 100
+
+_JSON_FIELDS = frozenset({"context", "metadata", "payload"})
+_EMPTY = "{}"
+_NOT_THE_CLIENTS = frozenset(
+    {"event_id", "occurred_at", "source", "actor", "correlation_id", "causation_id", "task_id", "kind"}
+)
+_HASHED = tuple(sorted(set(TaskCommand.model_fields) - _NOT_THE_CLIENTS))  # canonical order
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What was found: both hashes, and the first fault or None."""
+
+    body_hash: str
+    payload_hash: str
+    fault: Fault | None
+
+
+def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
+    """Read a submit's body once. What is null is not part of it."""
+    wrong: Fault | None = None
+    fields = command.__dict__
+    members: list[str] = []
+    payload = _EMPTY
+    for name in _HASHED:
+        value = fields[name]
+        if value is None:
+            continue
+        if name in _JSON_FIELDS:
+            text = _EMPTY
+            if value != _EMPTY:
+                try:
+                    text = _canonical_object(value, name)
+                except InvalidInput as error:
+                    wrong = wrong or fault("invalid_request", error)
+                    text = quoted(value)
+            if name == "payload":
+                payload = text
+        else:
+            text = _canonical_field(value)
+        members.append(f'"{name}":{text}')
+    size = len(event.value)
+    for key, content in event.headers:
+        size += len(key) + len(content)
+    if size > max_record_bytes:
+        wrong = fault("payload_too_large", size, max_record_bytes)
+    body_hash = digest(f"{{{','.join(members)}}}".encode())
+    return Body(body_hash, digest(payload.encode()), wrong or _range_fault(command))
+
+
+def _canonical_object(text: str, name: str) -> str:
+    value = load_json(text, name)
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{name}: must be a JSON object")
+    try:
+        return canonical(value).decode()
+    except (InvalidInput, UnicodeError, RecursionError) as error:
+        raise InvalidInput(f"{name}: {error}") from error
+
+
+def _canonical_field(value: Any) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    return canonical(value.model_dump(mode="json") if isinstance(value, RetryPolicy) else value).decode()
+
+
+def _range_fault(command: TaskCommand) -> Fault | None:
+    """The first field whose value is out of range."""
+    if command.priority is not None and not 1 <= command.priority <= 5:
+        return fault("invalid_request", "priority must be between 1 and 5")
+    if command.timeout_seconds is not None and command.timeout_seconds < 1:
+        return fault("invalid_request", "timeout_seconds must be at least 1")
+    if not 1 <= command.ttl_seconds <= MAX_TTL_SECONDS:
+        return fault("invalid_request", f"ttl_seconds must be between 1 and {MAX_TTL_SECONDS}")
+    if command.reply_partition is not None and command.reply_partition < 0:
+        return fault("invalid_request", "reply_partition must be at least 0")
+    if len(command.required_capabilities) > MAX_CAPABILITIES:
+        return fault("invalid_request", f"required_capabilities: at most {MAX_CAPABILITIES}")
+    for name, words in (
+        ("pattern", (command.pattern or "",)),
+        ("type", (command.type,)),
+        ("agent_id", (command.agent_id or "",)),
+        ("required_capabilities", command.required_capabilities),
+    ):
+        if any(len(word) > MAX_NAME for word in words):
+            return fault("invalid_request", f"{name}: at most {MAX_NAME} characters")
+    return None

@@ -1,0 +1,109 @@
+"""How a row moves: each transition is made here, so none forgets its version, its cause or who decided it.
+
+Rows are validated when they are decoded and their fields come from records that were; so a transition copies the fields
+and does not validate them once more (7 us for a row of this size). The tests put every row made here through the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from schemas.base import Micros
+from schemas.task_row import HeaderPair, TaskRow
+from schemas.tasks import IN_FLIGHT, TERMINAL, TaskError, TaskEventKind, TaskState
+from streams.processor import Event
+
+M = TypeVar("M", bound=BaseModel)
+
+SECOND = 1_000_000
+TRACE = "traceparent"
+KEPT_ERRORS = 10
+_ERROR_CHARACTERS = 500
+
+BLANK = TaskRow(
+    version=0, cause="", task_id="", decided_at=0, instance="", seq=0, registry_at="{}", position="", body_hash="",
+    payload_hash="", created_at=0, updated_at=0, expires_at=0,
+)  # fmt: skip
+"""What is before the first transition."""
+
+
+def evolve(record: M, changes: dict[str, Any]) -> M:
+    """A copy with other values, which must be of the fields' types; `model_copy` at less than half of its cost."""
+    made = object.__new__(record.__class__)
+    object.__setattr__(made, "__dict__", record.__dict__ | changes)
+    object.__setattr__(made, "__pydantic_fields_set__", record.__pydantic_fields_set__)
+    object.__setattr__(made, "__pydantic_extra__", None)
+    object.__setattr__(made, "__pydantic_private__", None)
+    return made
+
+
+def turn(row: TaskRow, event: Event, kind: TaskEventKind, state: TaskState, **changes: Any) -> TaskRow:
+    """The row after a transition. What belonged to the transition before (decision, error, delay) is gone."""
+    stamp = event.stamp
+    fields = {
+        "version": row.version + 1,
+        "cause": event.position,
+        "event": kind,
+        "from_state": row.state if row.version else None,
+        "state": state,
+        "decided_at": stamp.time,
+        "instance": stamp.instance,
+        "seq": stamp.seq,
+        "registry_at": stamp.views,
+        "updated_at": event.now,
+        "decision": None,
+        "delay_seconds": None,
+        "error": None,
+        "revoked_agent_id": None,
+        "revoked_epoch": 0,
+    }
+    return evolve(row, fields | changes)
+
+
+def finish(row: TaskRow, event: Event, kind: TaskEventKind, state: TaskState, **changes: Any) -> TaskRow:
+    """The row after its last transition.
+
+    The request leaves it, unless a dead letter is to be made of it: that must be possible again after a crash. What is
+    still in some agent's hands is taken away.
+    """
+    fields: dict[str, Any] = {"completed_at": event.now, "due_at": 0, "grace_until": 0, "queued_at": 0, "held": False}
+    if state is not TaskState.DEAD_LETTERED:
+        fields |= {
+            "request": b"",
+            "request_headers": [pair for pair in row.request_headers if pair.key == TRACE],
+            "required_capabilities": [],
+            "errors": [],
+        }
+    return turn(row, event, kind, state, **(fields | revoked(row) | changes))
+
+
+def revoked(row: TaskRow) -> dict[str, Any]:
+    """The assignment that a transition takes away, if the row has one."""
+    if row.state in IN_FLIGHT:
+        return {"revoked_agent_id": row.agent_id, "revoked_epoch": row.epoch}
+    return {}
+
+
+def kept_errors(row: TaskRow, error: TaskError) -> list[TaskError]:
+    """The last few errors with this one, short enough for a row."""
+    short = evolve(error, {"message": error.message[:_ERROR_CHARACTERS], "details": "{}"})
+    return [*row.errors[1 - KEPT_ERRORS :], short]
+
+
+def due_at(row: TaskRow) -> Micros | None:
+    """When the row wants to be woken: attempt deadline, delay or `not_before` over, grace over, or life over."""
+    if row.state in TERMINAL:
+        return None
+    due = row.expires_at
+    if 0 < row.due_at < due:
+        due = row.due_at
+    if 0 < row.grace_until < due:
+        due = row.grace_until
+    return due
+
+
+def trace_of(pairs: list[HeaderPair]) -> tuple[tuple[str, bytes], ...]:
+    """The trace header among a request's."""
+    return tuple((pair.key, pair.value) for pair in pairs if pair.key == TRACE)
