@@ -71,7 +71,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         raise unreachable(bootstrap) from error
     try:
         yield client
-    except (KafkaError, OSError, TimeoutError) as error:
+    except KafkaError as error:  # not OSError: in the caller's block that may be a file or a closed pipe
         raise unreachable(bootstrap) from error
     finally:
         await client.close()

@@ -17,6 +17,7 @@ from ops.logs import quiet_libraries
 from ops.views.tasks import TaskStatus
 from schemas.errors import OperatorError
 from schemas.settings import Settings
+from schemas.tasks import TaskState
 
 Word = Annotated[str | None, typer.Argument(metavar="[WORD]", help="A pattern, as --pattern.")]
 Pattern = Annotated[str | None, typer.Option("--pattern", help="Route by this pattern.")]
@@ -78,6 +79,8 @@ def submit(
     if not wait:
         print_json({"task_id": found_id}) if as_json else print(found_id)
     elif found is None:
+        if as_json:
+            print_json(TaskStatus(task_id=found_id, status=TaskState.UNKNOWN).document())
         raise OperatorError(
             f"Task '{found_id}' was accepted by Kafka, and nothing is known of it after {wait_seconds:g} s",
             hint=f"is a coordinator running? see `troupe ps`, later `troupe status {found_id}`",
