@@ -232,6 +232,7 @@ class AgentRow(Record):
     effective_weight: float = 1.0
     reason: str | None = None
     sessions: list[Session] = []
+    told_to_stop: bool = False
     last_heartbeat: Micros | None = None
     load: Int | None = None
     inbox_lag: int | None = None
