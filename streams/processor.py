@@ -40,7 +40,7 @@ class Event:
 
     topic, partition, offset: where it was delivered. position: `<topic>.<partition>.<offset>` of its origin, under the
     topic's real name; causes and ids are made of it. now: append time in microseconds. record: the decoded value, None
-    if it could not be decoded. value, headers: as they lay in the log.
+    if it could not be decoded. value, headers, raw_key: as they lay in the log.
     """
 
     topic: Topic
@@ -53,6 +53,7 @@ class Event:
     value: bytes
     headers: Headers
     stamp: Stamp
+    raw_key: bytes | None = None
 
     def id(self, n: int) -> str:
         """Id of the n-th thing that follows from this record; the same at every re-run."""

@@ -71,7 +71,7 @@ class Coordinator:
         app = App(
             f"{kafka.topic_prefix}coordinator",
             broker=[f"kafka://{address}" for address in kafka.bootstrap_servers.split(",")],
-            datadir=self._settings.data_dir / "tables" / limits.instance,
+            datadir=self._settings.data_dir / "tables" / f"{kafka.topic_prefix}coordinator" / limits.instance,
             Stream=BatchStream,
             Table=Table,
             TableManager=Tables,
@@ -141,6 +141,7 @@ class Coordinator:
         Raises OperatorError for topics that cannot be served, BrokerUnavailable if Kafka does not answer.
         """
         kafka, limits = self._settings.kafka, self._settings.coordinator
+        self._app.conf.datadir.mkdir(parents=True, exist_ok=True)
         await refuse_unsound_topics(self._settings, self._specs)
         follower = await self._views.fill(kafka.bootstrap_servers, kafka.metadata_timeout_seconds)
         following = asyncio.create_task(self._views.follow(follower))
@@ -166,6 +167,8 @@ class Coordinator:
                 await self._app.stop()
         except TimeoutError:
             self.die(EXIT_STOP_TIMEOUT, f"not stopped within {limits.stop_seconds:g} s")
+        following.cancel()
+        await follower.stop()
         log.info("coordinator_left", **self.counts())
         return 0
 

@@ -98,7 +98,7 @@ class Runner:
         self._emitting: asyncio.Task[None] | None = None
         self._waking: asyncio.Task[None] | None = None
         self._heard_at = time.monotonic()
-        self._stalled: dict[Any, int] = {}
+        self._stalled: dict[tuple[str, int], tuple[int, int]] = {}
         self._declare()
 
     def _declare(self) -> None:
@@ -240,6 +240,7 @@ class Runner:
                 try:
                     if events and self.owner is not None:
                         self._heard_at = time.monotonic()
+                        self._stalled.clear()
                         await self._process(self.owner, events)
                     elif time.monotonic() > self._heard_at + limits.silence_seconds and flow.is_active():
                         await self._look_for_stalls()
@@ -437,17 +438,24 @@ class Runner:
         return {(self._topics[place.topic].name, place.partition): end for place, end in ends.items()}
 
     async def _look_for_stalls(self) -> None:
-        """A net that is never expected to hold anything: nothing came, though the broker has more."""
+        """A net that is never expected to hold anything: for a while nothing came, though the broker has more.
+
+        One look is no proof, a record may be on its way; at the second the log is read again, at the third we stop.
+        """
         owner, self._heard_at = self.owner, time.monotonic()
         if owner is None:
             return
         ends = await self._ends(owner.partitions.values())
+        before, self._stalled = self._stalled, {}
         for (name, number), end in ends.items():
             reached = owner.partitions[number].seen.get(name, end)
             if reached + 1 >= end:
                 continue
-            if self._stalled.get((name, number)) == reached:
+            known, looks = before.get((name, number), (reached, 0))
+            looks = looks + 1 if known == reached else 1
+            self._stalled[name, number] = reached, looks
+            if looks == 3:
                 self._host.die(EXIT_BUG, f"{name}.{number}: {end} in the log, {reached} was the last delivered")
-            self._stalled[name, number] = reached
-            log.error("stall", topic=name, partition=number, end=end, delivered=reached)
-            await self._app.consumer.read_again(TP(self._wire.real(name), number), reached + 1)
+            if looks == 2:
+                log.error("stall", topic=name, partition=number, end=end, delivered=reached)
+                await self._app.consumer.read_again(TP(self._wire.real(name), number), reached + 1)

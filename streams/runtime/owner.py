@@ -17,7 +17,8 @@ from schemas.base import Record
 from schemas.changelog import ChangelogHeader, NoteRecord, WakeRecord
 from schemas.codec import Codec
 from schemas.partitioning import home
-from streams.deadletters import poison_letter
+from schemas.tasks import TaskError
+from streams.deadletters import of_record
 from streams.processor import (
     NOTE_ERROR_BYTES,
     Change,
@@ -45,7 +46,15 @@ from streams.runtime.wire import ORIGIN, Encoded, Unreadable, Wire
 
 log = structlog.get_logger("owner")
 POISON = "poison"
+"""Note: nobody could read the record."""
+
+RULE_FAILED = "rule_failed"
+"""Note: a rule raised on the record."""
+
 NOTES_PER_FLUSH = 300
+LETTER_NUMBER = {POISON: 0, RULE_FAILED: 1000}
+"""Number of the dead letter among a record's outputs; beyond those of the row that a failed rule left ended."""
+
 Lookup = Callable[[int, str], bytes | None]
 
 
@@ -80,6 +89,7 @@ class Owner:
         """`spec_reads` are the processor's repartition and wake topics; `finished` finds the value of a finished row."""
         self.processor = processor
         self.repartition, self.wakes = spec_reads
+        self._copies = self.repartition.name  # compared by name: a spec makes these topics anew at each access
         self.wire = wire
         self.partitions: dict[int, Partition] = {}
         self.asked: dict[str, tuple[int, float]] = {}
@@ -121,7 +131,7 @@ class Owner:
             return delivery.partition, record.key
         topic = self.processor.inputs[0]
         key: str = getattr(record, topic.key)
-        if delivery.topic is self.repartition or key in self.partitions[delivery.partition].open:
+        if delivery.topic.name == self._copies or key in self.partitions[delivery.partition].open:
             return delivery.partition, key
         return home(key, self.wire.partitions), key
 
@@ -163,6 +173,7 @@ class Owner:
             delivery.value or b"",
             delivery.headers,
             Stamp(self._instance, self.decisions, self._clock(), self._views.offsets()),
+            delivery.key,
         )
 
     def _rehome(self, flush: Flush, arrival: Arrival, at_home: int, key: str) -> None:
@@ -177,7 +188,7 @@ class Owner:
     def _is_copy(self, partition: Partition, arrival: Arrival) -> bool:
         """Whether a re-produced record was taken before: one from the same place, as far or farther, was."""
         source = arrival.source
-        if arrival.delivery.topic is not self.repartition or source is None:
+        if arrival.delivery.topic.name != self._copies or source is None:
             return False
         return source.offset <= partition.origins.get((source.topic, source.partition), -1)
 
@@ -211,7 +222,7 @@ class Owner:
         if isinstance(event.record, WakeRecord):
             self.asked.pop(event.key, None)
         source = arrival.source
-        if event.topic is self.repartition and source is not None:
+        if event.topic.name == self._copies and source is not None:
             partition.origins[source.topic, source.partition] = source.offset
         partition.inputs[event.topic.name] = event.offset
         self.counts.stepped += 1
@@ -222,7 +233,7 @@ class Owner:
     ) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
         """The rule's decision and its outputs, encoded and size-checked; if anything raises, nothing of them remains."""
         if isinstance(arrival.record, Unreadable):
-            return self._poisoned(arrival.record.error, event)
+            return self._poisoned(POISON, arrival.record.error, event)
         try:
             decision = self.processor.step(row, event, self._views)
             if decision is None:
@@ -237,7 +248,7 @@ class Owner:
     def _broken(
         self, row: Any, event: Event, error: Exception
     ) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
-        decided, outputs = self._poisoned(f"{type(error).__name__}: {error}", event)
+        decided, outputs = self._poisoned(RULE_FAILED, f"{type(error).__name__}: {error}", event)
         if row is None or self.processor.expires(row) is not None:
             return decided, outputs
         try:
@@ -251,11 +262,19 @@ class Owner:
             log.error("broken_failed", processor=self.processor.name, position=event.position, error=repr(second))
             return decided, outputs
 
-    def _poisoned(self, error: str, event: Event) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
+    def _poisoned(
+        self, kind: str, error: str, event: Event
+    ) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
         self.counts.poison += 1
         text = error.encode()[:NOTE_ERROR_BYTES].decode(errors="ignore")
-        note = Note(POISON, text, event.stamp.time, event.stamp.seq)
-        return [note], self._encoded([poison_letter(event, text)], event)
+        note = Note(kind, text, event.stamp.time, event.stamp.seq)
+        return [note], self._encoded([self._letter(note, event)], event)
+
+    def _letter(self, note: Note, event: Event) -> Output:
+        """The dead letter of a record; a function of note and event, so that it can be made again."""
+        code, step = ("invalid_request", "decode") if note.kind == POISON else ("internal_error", self.processor.name)
+        error = TaskError(code=code, message=note.error)
+        return of_record(event, event.raw_key, error, LETTER_NUMBER[note.kind], step)
 
     def _check(self, row: Any, decision: Decided[Any], event: Event) -> None:
         if isinstance(decision, Note):
@@ -315,6 +334,8 @@ class Owner:
     def _index(self, partition: Partition, key: str, before: Any, after: Any, expires: int | None) -> None:
         self.processor.index(before, after)
         if expires is None:
+            if before is not None and key not in partition.open:
+                partition.finished = max(0, partition.finished - 1)  # it ended before and begins again
             partition.open[key] = after
             self._remember_due(partition, key, after)
         elif partition.open.pop(key, None) is not None or before is None:
@@ -326,8 +347,8 @@ class Owner:
             heapq.heappush(partition.timers, (due, key, row.version))
 
     def _emit(self, flush: Flush, decided: Decided[Any], event: Event) -> None:
-        if isinstance(decided, Note) and decided.kind == POISON:
-            outputs: Iterable[Output | EnsureTopic] = [poison_letter(event, decided.error)]
+        if isinstance(decided, Note) and decided.kind in LETTER_NUMBER:
+            outputs: Iterable[Output | EnsureTopic] = [self._letter(decided, event)]
         else:
             outputs = self.processor.outputs(decided, event)
         for output in self._encoded(outputs, event):

@@ -44,7 +44,7 @@ def put_row(write: Any, key: bytes, value: bytes, expires: int | None) -> None:
         write.put(_OPEN + key, value)
         return
     write.delete(_OPEN + key)
-    write.put(_DONE + key, value)
+    write.put(_DONE + key, expiry_bytes(expires) + value)
     write.put(_BY_TIME + expiry_bytes(expires) + key, b"")
 
 
@@ -59,7 +59,7 @@ def drop_row(write: Any, key: bytes, index_key: bytes | None = None) -> None:
 def finished_row(database: Any, key: bytes) -> bytes | None:
     """The value of a finished row."""
     value: bytes | None = database.get(_DONE + key)
-    return value
+    return None if value is None else value[_TIME.size :]
 
 
 def stored_row(database: Any, key: bytes) -> tuple[bytes | None, bool]:
@@ -75,9 +75,23 @@ def open_rows(database: Any) -> Iterator[tuple[bytes, bytes]]:
 
 
 def leaving(database: Any, until: int, limit: int) -> list[tuple[bytes, bytes]]:
-    """(index key, row key) of finished rows that may leave at `until` microseconds, oldest first, at most `limit`."""
-    found = islice(_between(database, _BY_TIME, _BY_TIME + _TIME.pack(until + 1)), limit)
-    return [(key, key[1 + _TIME.size :]) for key, _ in found]
+    """(index key, row key) of finished rows that may leave at `until` microseconds, oldest first, at most `limit`.
+
+    An entry may be out of date: its row was opened again, finished again later, or left before the store was rebuilt.
+    Such an entry is deleted here, and its row stays.
+    """
+    current: list[tuple[bytes, bytes]] = []
+    stale = rocksdict.WriteBatch(raw_mode=True)
+    for index_key, _ in islice(_between(database, _BY_TIME, _BY_TIME + _TIME.pack(until + 1)), limit):
+        key = index_key[1 + _TIME.size :]
+        finished = database.get(_DONE + key)
+        if finished is None or finished[: _TIME.size] != index_key[1 : 1 + _TIME.size] or _OPEN + key in database:
+            stale.delete(index_key)
+        else:
+            current.append((index_key, key))
+    if not stale.is_empty():
+        database.write(stale)
+    return current
 
 
 def _between(database: Any, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
