@@ -1,0 +1,112 @@
+"""What a throughput run found, as one value: JSON for programs, rows of a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ops.bench.ledger import Ledger, milliseconds, percentile
+
+PerRole = dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the ledger says of the measured tasks; rates per second, times in ms, None where nothing was seen.
+
+    Times run from the moment at which a submit was made: ack to the broker's confirmation, handler to the handler's
+    begin, result to the moment at which the submitter has read the outcome.
+    """
+
+    tasks: int
+    payload_bytes: int
+    accepted_per_s: float
+    tasks_per_s: float
+    lost: int
+    duplicate_results: int
+    ack_p50_ms: float | None
+    ack_p99_ms: float | None
+    handler_p50_ms: float | None
+    handler_p99_ms: float | None
+    result_p50_ms: float | None
+    result_p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Counts, costs, and what they were measured on.
+
+    cpu_us_per_task and rss_mb have an entry for each role, None for one that runs elsewhere; so has log_bytes_per_task.
+    """
+
+    counts: Counts
+    cpu_us_per_task: PerRole
+    rss_mb: PerRole
+    log_bytes_per_task: float | None
+    machine: dict[str, Any]
+    versions: dict[str, str | None]
+    durability: dict[str, Any]
+    load_average: list[float]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form: the counts beside the rest, on one level."""
+        return {**asdict(self.counts), **{name: value for name, value in asdict(self).items() if name != "counts"}}
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Label and value, as a person reads them."""
+        counts = self.counts
+        yield "tasks", f"{counts.tasks:,} with {counts.payload_bytes:,} B of payload"
+        yield "finished", f"{counts.tasks_per_s:,.0f} tasks/s"
+        yield "accepted", f"{counts.accepted_per_s:,.0f} tasks/s"
+        yield "lost, duplicate results", f"{counts.lost}, {counts.duplicate_results}"
+        for what in ("ack", "handler", "result"):
+            median, tail = getattr(counts, f"{what}_p50_ms"), getattr(counts, f"{what}_p99_ms")
+            yield f"submit to {what}, p50 / p99", f"{_text(median)} / {_text(tail)} ms"
+        for role, cost in self.cpu_us_per_task.items():
+            yield f"{role}: CPU per task, peak memory", f"{_text(cost)} us, {_text(self.rss_mb[role])} MiB"
+        yield "log per task", f"{_text(self.log_bytes_per_task)} B"
+        yield "machine", f"{self.machine['cores']} x {self.machine['cpu']}, {self.machine['memory_gb']} GiB"
+        yield "load average at the start", " ".join(f"{each:.2f}" for each in self.load_average)
+        yield "durability", ", ".join(f"{name}={value}" for name, value in self.durability.items())
+        yield "versions", ", ".join(f"{name} {value}" for name, value in self.versions.items() if value)
+
+
+def counts(ledger: Ledger, numbers: range, payload_bytes: int) -> Counts:
+    """Judge the measured tasks of a ledger. Duplicates are counted over the whole run, warm-up too."""
+    begin = min((at for n in numbers if (at := ledger.submitted[n])), default=0)
+    last_ack = max((ledger.acked[n] for n in numbers), default=0)
+    last_end = max((ledger.ended[n] for n in numbers), default=0)
+    finished = sum(1 for n in numbers if ledger.ended[n])
+    times = {
+        "ack": milliseconds(ledger.submitted, ledger.acked, numbers),
+        "handler": milliseconds(ledger.submitted, ledger.began, numbers),
+        "result": milliseconds(ledger.submitted, ledger.ended, numbers),
+    }
+    return Counts(
+        tasks=len(numbers),
+        payload_bytes=payload_bytes,
+        accepted_per_s=_rate(ledger.accepted(numbers), begin, last_ack),
+        tasks_per_s=_rate(finished, begin, last_end),
+        lost=ledger.lost(numbers),
+        duplicate_results=ledger.duplicates,
+        ack_p50_ms=_ms(times["ack"], 0.5),
+        ack_p99_ms=_ms(times["ack"], 0.99),
+        handler_p50_ms=_ms(times["handler"], 0.5),
+        handler_p99_ms=_ms(times["handler"], 0.99),
+        result_p50_ms=_ms(times["result"], 0.5),
+        result_p99_ms=_ms(times["result"], 0.99),
+    )
+
+
+def _rate(count: int, begin: int, end: int) -> float:
+    return round(count * 1e6 / (end - begin), 1) if end > begin else 0.0
+
+
+def _ms(ordered: list[float], share: float) -> float | None:
+    found = percentile(ordered, share)
+    return None if found is None else round(found, 2)
+
+
+def _text(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.1f}"

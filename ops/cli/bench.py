@@ -1,0 +1,113 @@
+"""`troupe bench`: measure this very installation on this very machine."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import uuid
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ops.bench import agents
+from ops.bench.pyspy import self_time
+from ops.bench.throughput import Options, throughput
+from ops.bench.work import LEAST_PAYLOAD_BYTES
+from ops.broker.jars import JarCache, ensure_jars
+from ops.broker.java import Flavour
+from ops.cli.options import AsJson, Broker, Config, Data, Sets, settings_of
+from ops.cli.show import print_json, print_table, say
+from ops.cli.up import plan_of
+from ops.logs import quiet_libraries
+from ops.supervise import Plan
+from schemas.settings import Settings
+
+AGENTS_FILE = Path(agents.__file__)
+_LARGEST_PAYLOAD_BYTES = 900_000
+_TOP = 20
+
+Tasks = Annotated[int, typer.Option("--tasks", min=1, help="Tasks to measure.")]
+PayloadBytes = Annotated[
+    int,
+    typer.Option("--payload-bytes", min=LEAST_PAYLOAD_BYTES, max=_LARGEST_PAYLOAD_BYTES, help="Of each task, random."),
+]
+InFlight = Annotated[int, typer.Option("--in-flight", min=1, help="Tasks without an outcome at any time.")]
+Warmup = Annotated[int, typer.Option("--warmup", min=0, help="Tasks before, not measured.")]
+Jvm = Annotated[Flavour, typer.Option("--jvm", help="How the embedded Kafka's Java is set up.")]
+Profile = Annotated[Path | None, typer.Option("--profile", metavar="FILE", help="Profile the coordinator with py-spy.")]
+Stall = Annotated[float, typer.Option("--stall-seconds", min=1, help="Without any outcome so long, it is over.")]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None:
+    """Measure. A figure holds for the machine that it prints, and compares with others of the same run only."""
+
+
+@app.command("throughput")
+def throughput_verb(
+    tasks: Tasks = 20_000,
+    payload_bytes: PayloadBytes = 1024,
+    in_flight: InFlight = 2000,
+    warmup: Warmup = 2000,
+    jvm: Jvm = "bench",
+    profile: Profile = None,
+    stall_seconds: Stall = 30.0,
+    data: Data = None,
+    broker: Broker = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tasks per second from submit to result, at saturation, with all that ships switched on.
+
+    The exit code is 1 if an accepted task has no outcome.
+
+    Starts a Kafka of its own in a temporary directory, unless --data or --broker say otherwise, then a coordinator and
+    18 agents in 6 pools that do nothing. Half of the tasks are routed by pattern, half by capability.
+    """
+    quiet_libraries()
+    options = Options(tasks, payload_bytes, in_flight, warmup, stall_seconds, profile)
+    run = uuid.uuid4().hex[:8]
+    scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
+    with scratch as place, _progress() as progress:
+        plan = _plan(settings_of(broker, Path(place), config, sets), run, jvm)
+        bar = progress.add_task("tasks", total=warmup + tasks)
+        report = asyncio.run(throughput(plan, options, run, lambda done: progress.update(bar, completed=done)))
+    if as_json:
+        print_json(report.document())
+    else:
+        print_table(("", ""), report.rows(), title="throughput")
+    if profile is not None:
+        _show_profile(profile)
+    if report.counts.lost:
+        say(f"Error: {report.counts.lost} tasks were accepted and have no outcome")
+        raise typer.Exit(1)
+
+
+def _plan(settings: Settings, run: str, jvm: Flavour) -> Plan:
+    """What `up --only coordinator --agents FILE` would run, on topics of its own and with the chosen Java."""
+    kafka = settings.kafka.model_copy(update={"topic_prefix": f"bench-{run}."})
+    plan = plan_of(settings.model_copy(update={"kafka": kafka}), 0, ["coordinator"], [AGENTS_FILE])
+    if plan.broker is None:
+        return plan
+    ensure_jars(JarCache.default())  # a first download shows its own progress
+    return replace(plan, broker=replace(plan.broker, jvm=jvm))
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Slowly: this process is the submitter, and drawing would be counted as its cost.
+    return Progress(*columns, console=Console(stderr=True), refresh_per_second=2, transient=True)
+
+
+def _show_profile(file: Path) -> None:
+    say(f"Stacks of the coordinator: {file} (for flamegraph.pl or speedscope). Self time, a profiled run is slower:")
+    for name, share in self_time(file, _TOP):
+        say(f"{share:7.1%}  {name}")
