@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from schemas.errors import InvalidInput, Permanent, Retryable, TroupeError
 from schemas.tasks import TaskError
@@ -139,7 +139,7 @@ def _without_operation(payload: str) -> str:
 
 def _object(payload: str) -> dict[str, Any]:
     try:
-        value = json.loads(payload)
+        value = from_json(payload, allow_inf_nan=False)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"payload: not valid JSON: {error}") from error
     if not isinstance(value, dict):
@@ -160,10 +160,13 @@ def result_text(result: Any) -> str:
         if isinstance(result, BaseModel):
             text = result.model_dump_json()
         elif isinstance(result, dict):
-            return json.dumps(result, allow_nan=False, default=to_jsonable_python, separators=(",", ":"))
+            data = to_json(result)
+            if b"NaN" in data or b"Infinity" in data:  # in a string it is fine, as a number it is no JSON
+                json.dumps(to_jsonable_python(result), allow_nan=False)
+            text = data.decode()
         else:
             raise WrongResult(f"the handler returned {type(result).__name__}; a dict or a pydantic model is due")
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # pydantic's serialization error is a ValueError
         raise WrongResult(f"the handler's result is no JSON object: {error}") from error
     if not text.startswith("{"):
         raise WrongResult(f"the handler returned {type(result).__name__}, which is no JSON object")
