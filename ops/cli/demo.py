@@ -1,0 +1,69 @@
+"""`troupe demo`: the tour, on a system of its own in a temporary directory."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ops.broker.jars import JarCache, ensure_jars
+from ops.cli.options import AsJson
+from ops.cli.roles import LOGS, ROLES
+from ops.cli.show import print_json
+from ops.cli.up import plan_of
+from ops.logs import quiet_libraries
+from ops.supervise import Plan
+from ops.tour import Tour, tour
+from ops.tour_stage import Stage
+from schemas.errors import OperatorError, TroupeError
+from schemas.settings import load_settings, process_environment
+
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the picture goes; unset: a new one.")]
+Stay = Annotated[bool, typer.Option("--stay", help="Leave the system running until Ctrl-C.")]
+
+
+def demo(out: Out = None, stay: Stay = False, as_json: AsJson = False) -> None:
+    """A tour: real work on a real Kafka, then nothing is left running."""
+    quiet_libraries()
+    ensure_jars(JarCache.default())  # first of all, because this may be a download and shows its progress
+    place = Path(tempfile.mkdtemp(prefix="troupe-demo-"))
+    plan = _plan(place, stay)
+    stage = Stage(Console(quiet=as_json))
+    pictures = out.expanduser().resolve() if out else Path(tempfile.mkdtemp(prefix="troupe-picture-"))
+    try:
+        seen = asyncio.run(_tour(plan, pictures, stage, stay))
+    except TroupeError as error:
+        raise OperatorError(f"The tour failed: {error}", hint=f"the logs are in {place / 'data' / LOGS}") from error
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        shutil.rmtree(place, ignore_errors=True)
+        raise typer.Exit(130) from None
+    shutil.rmtree(place, ignore_errors=True)
+    if as_json:
+        print_json(seen.document())
+    if seen.left_running:
+        raise OperatorError(f"Processes did not end: {seen.left_running}", hint="end them by hand")
+
+
+def _plan(place: Path, stay: bool) -> Plan:
+    """A system of default settings, whatever the environment says of others.
+
+    Unless it is to stay, other verbs do not see it: they would no longer know which of two systems is meant.
+    """
+    environ = process_environment()
+    plan = plan_of(load_settings({}, None, {"data_dir": str(place / "data")}), 0, ROLES, ())
+    return plan if stay else replace(plan, environ={**environ, "XDG_STATE_HOME": str(place / "state")})
+
+
+async def _tour(plan: Plan, out: Path, stage: Stage, stay: bool) -> Tour:
+    """Run it; SIGTERM ends it as Ctrl-C does, in order."""
+    running = asyncio.current_task()
+    if running is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    return await tour(plan, out, stage, stay)
