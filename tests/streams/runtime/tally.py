@@ -1,7 +1,7 @@
 """A rule as small as a rule can be, and a log played by hand, so that the runtime's own promises are tested alone.
 
-The rule adds numbers to rows; the kind of a record chooses what it does. The stand runs owner and batch with real codecs
-and a real local store; it keeps changelog and outputs as lists, and its `crash` forgets whatever a dead process would.
+The rule adds numbers to rows; the kind of a record chooses what it does. The stand runs owner and batch with real
+codecs and a real local store; it keeps changelog and outputs as lists, and `recover` knows only what a new process would.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Tally:
     def view_changed(self, topic: Topic, key: str) -> None:
         return None
 
-    def ready(self, now: int) -> Iterator[str]:
+    def ready(self, now: int, views: Views) -> Iterator[str]:
         return iter(self.movable)
 
 
@@ -212,7 +212,7 @@ class Stand:
         return store
 
     def recover(self, starts: dict[str, int], number: int = 0, rebuilt: bool = False) -> Partition:
-        """What a new process does: read the changelog (from the beginning if `rebuilt`), load the rows, find the tails."""
+        """What a new process does: read the changelog (all of it if `rebuilt`), load the rows, find the tails."""
         self.owner = self._owner()
         if rebuilt:
             self.databases.pop(number, None)
@@ -277,7 +277,8 @@ class Stand:
 
     def said(self) -> list[str]:
         """Texts of the outputs so far, in order."""
-        return [self.wire.codecs.of(SAID.subject).decode(each.value).text for each in self.outputs if "said" in each.topic]
+        codec = self.wire.codecs.of(SAID.subject)
+        return [codec.decode(each.value).text for each in self.outputs if "said" in each.topic]
 
     def letters(self) -> list[DeadLetter]:
         """The dead letters so far."""

@@ -1,0 +1,54 @@
+"""What an owner keeps of a partition, and when its tails are read."""
+
+from __future__ import annotations
+
+from schemas.changelog import ChangelogHeader, InputOffset, NoteRecord, Origin
+from streams.runtime.partition import RECORD_ROOM_BYTES, ChangelogRecord, Flush, Partition, size_of
+
+NOTE = NoteRecord(topic="asked", offset=3, position="p.asked.0.3", kind="refused", error="no", at=5, seq=6)
+HEADER = ChangelogHeader(
+    base=10, count=2, instance="a", seq=7,
+    inputs=[InputOffset(topic="asked", offset=4), InputOffset(topic="more", offset=0)],
+    origins=[Origin(topic="p.asked", partition=3, offset=9)], notes=[NOTE], finished=12,
+)  # fmt: skip
+
+
+def test_a_header_comes_back_as_it_was() -> None:
+    partition = Partition.recovered(0, 13, HEADER)
+    assert partition.header(10, 2, "a", 7, [NOTE]) == HEADER
+    assert partition.notes == {("asked", 3): NOTE}
+
+
+def test_a_partition_without_a_header_has_no_tail() -> None:
+    partition = Partition.recovered(0, 0, None)
+    partition.positioned({"asked": 0, "more": 0})
+    assert not partition.left and partition.next == 0
+
+
+def test_tails_are_what_lies_between_the_first_read_and_the_header() -> None:
+    partition = Partition.recovered(0, 13, HEADER)
+    partition.positioned({"asked": 4, "more": 1, "wakes": 0})
+    assert partition.left == {"asked"}
+    partition.positioned({"asked": 5, "more": 1})
+    assert not partition.left
+    partition.positioned({"asked": 0, "more": 0})
+    assert partition.left == {"asked", "more"}
+
+
+def test_an_input_that_is_not_read_has_no_tail() -> None:
+    partition = Partition.recovered(0, 13, HEADER)
+    partition.positioned({"more": 0})
+    assert partition.left == {"more"}
+
+
+def test_a_batch_counts_its_bytes() -> None:
+    part = Flush().part(1)
+    part.add(ChangelogRecord(b"key", b"value", (("finished", b"12345678"),)))
+    part.add(ChangelogRecord(b"key", None))
+    assert part.size == size_of(part.records[0]) + size_of(part.records[1])
+    assert part.size == 3 + 5 + 8 + 8 + 4 + RECORD_ROOM_BYTES + 3 + RECORD_ROOM_BYTES
+
+
+def test_a_part_is_made_once() -> None:
+    flush = Flush()
+    assert flush.part(2) is flush.part(2)

@@ -1,0 +1,156 @@
+"""How a changelog is read back: whole batches at their place, strays ignored and remembered, rows indexed by time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rocksdict
+
+from schemas.changelog import HEADER_KEY, ChangelogHeader, InputOffset
+from streams.runtime.partition import ChangelogRecord
+from streams.runtime.store import (
+    FINISHED_HEADER,
+    OFFSET_KEY,
+    drop_row,
+    expiry_bytes,
+    expiry_of,
+    finished_row,
+    leaving,
+    open_rows,
+    put_row,
+    stored_row,
+)
+from tests.streams.runtime.tally import Stand, Sum
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Stand:
+    return Stand(tmp_path)
+
+
+def batch(stand: Stand, base: int, rows: dict[str, Sum | None], asked: int, finished: int | None = None) -> None:
+    """One batch at the end of the changelog whose writer expected it at `base`."""
+    headers = () if finished is None else ((FINISHED_HEADER, expiry_bytes(finished)),)
+    records = [ChangelogRecord(key.encode(), row and stand.rows.encode(row), headers) for key, row in rows.items()]
+    inputs = [InputOffset(topic="asked", offset=asked)]
+    header = ChangelogHeader(base=base, count=len(records), instance="me", seq=1, inputs=inputs)
+    stand.append(0, [*records, ChangelogRecord(HEADER_KEY, stand.headers.encode(header))])
+
+
+def replayed(stand: Stand) -> Any:
+    store = stand.store()
+    for message in stand.changelog[0]:
+        store.apply(message)
+    return store
+
+
+def row(version: int, cause: str = "c") -> Sum:
+    return Sum(version=version, cause=cause, key="t")
+
+
+def read(stand: Stand, key: str = "t") -> Sum | None:
+    value, _ = stored_row(stand.database(0), key.encode())
+    found: Sum | None = None if value is None else stand.rows.decode(value)
+    return found
+
+
+def test_a_batch_at_its_place_is_taken_whole(stand: Stand) -> None:
+    batch(stand, 0, {"t": row(1), "u": row(1)}, asked=4)
+    store = replayed(stand)
+    assert read(stand) == row(1) and read(stand, "u") == row(1)
+    assert stand.headers.decode(stand.database(0)[HEADER_KEY]).inputs[0].offset == 4
+    assert stand.database(0)[OFFSET_KEY] == b"2" and not store.replays[0].losers
+
+
+def test_a_stray_is_ignored_and_its_keys_are_losers(stand: Stand) -> None:
+    """The new owner timed the task out (asked 4); then the old one's batch lands, decided on the row before that.
+
+    By version the old one's row would lose but its header would say that asked 5 is done: it would never be stepped.
+    """
+    batch(stand, 0, {"t": row(2, "in.9")}, asked=4)
+    batch(stand, 2, {"t": row(3, "wake.2")}, asked=4)
+    batch(stand, 2, {"t": row(3, "asked.5")}, asked=5)
+    store = replayed(stand)
+    assert read(stand) == row(3, "wake.2")
+    assert stand.headers.decode(stand.database(0)[HEADER_KEY]).inputs[0].offset == 4
+    assert store.replays[0].losers == {b"t", HEADER_KEY} and store.replays[0].strays == 1
+    assert stand.database(0)[OFFSET_KEY] == b"3", "before the first stray, until the winner is appended again"
+
+
+def test_a_winner_that_was_appended_again_is_no_loser(stand: Stand) -> None:
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    batch(stand, 0, {"t": row(2, "stray")}, asked=2)
+    batch(stand, 4, {"t": row(1)}, asked=1)
+    store = replayed(stand)
+    assert read(stand) == row(1) and b"t" not in store.replays[0].losers
+    assert stand.database(0)[OFFSET_KEY] == b"1", "held until this process claims"
+
+
+def test_a_strays_tombstone_takes_nothing_away(stand: Stand) -> None:
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    batch(stand, 0, {"t": None}, asked=2)
+    store = replayed(stand)
+    assert read(stand) == row(1) and b"t" in store.replays[0].losers
+
+
+def test_nothing_reaches_the_rows_before_its_header(stand: Stand) -> None:
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    half = stand.changelog[0].pop()
+    store = replayed(stand)
+    assert read(stand) is None and len(store.replays[0].pending) == 1
+    store.apply(half)
+    assert read(stand) == row(1)
+
+
+def test_rows_whose_header_was_compacted_away_are_taken(stand: Stand) -> None:
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    batch(stand, 2, {"u": row(1)}, asked=2)
+    del stand.changelog[0][1]  # compaction keeps the last record of a key: the newest header only
+    replayed(stand)
+    assert read(stand) == row(1) and read(stand, "u") == row(1)
+
+
+def test_finished_rows_are_indexed_by_their_time(stand: Stand) -> None:
+    batch(stand, 0, {"late": row(1)}, asked=1, finished=900)
+    batch(stand, 2, {"early": row(1)}, asked=2, finished=300)
+    batch(stand, 4, {"open": row(1)}, asked=3)
+    replayed(stand)
+    database = stand.database(0)
+    assert [key for key, _ in open_rows(database)] == [b"open"]
+    assert [key for _, key in leaving(database, 1000, 10)] == [b"early", b"late"]
+    assert [key for _, key in leaving(database, 1000, 1)] == [b"early"]
+    assert [key for _, key in leaving(database, 899, 10)] == [b"early"]
+    assert leaving(database, 299, 10) == []
+
+
+def test_a_dropped_row_is_gone_with_its_index(stand: Stand) -> None:
+    database, write = stand.database(0), rocksdict.WriteBatch(raw_mode=True)
+    put_row(write, b"t", b"v", 5)
+    database.write(write)
+    assert finished_row(database, b"t") == b"v" and stored_row(database, b"t") == (b"v", True)
+    ((index_key, key),) = leaving(database, 5, 10)
+    write = rocksdict.WriteBatch(raw_mode=True)
+    drop_row(write, key, index_key)
+    database.write(write)
+    assert finished_row(database, b"t") is None and leaving(database, 99, 10) == []
+    assert not [key for key, _ in database.items() if b"t" in key[1:]]
+
+
+def test_a_row_that_finishes_is_open_no_more(stand: Stand) -> None:
+    database = stand.database(0)
+    for expires in (None, 7):
+        write = rocksdict.WriteBatch(raw_mode=True)
+        put_row(write, b"t", b"v", expires)
+        database.write(write)
+    assert not list(open_rows(database)) and stored_row(database, b"t") == (b"v", True)
+
+
+@pytest.mark.parametrize("headers", [{FINISHED_HEADER: expiry_bytes(7)}, ((FINISHED_HEADER, expiry_bytes(7)),)])
+def test_the_time_is_read_from_either_form_of_headers(headers: Any) -> None:
+    assert expiry_of(headers) == 7
+
+
+def test_a_time_before_the_epoch_is_the_epoch() -> None:
+    assert expiry_of({FINISHED_HEADER: expiry_bytes(-5)}) == 0 and expiry_of(None) is None
