@@ -1,13 +1,14 @@
 """One child process: started, watched, started again when it ends, and never left behind.
 
 A role that stops for a good reason (a fence, a broker that is away) relies on being started again; a role that cannot
-work at all must not be started for ever without anybody being told. So ends after it was ready once are answered with
-growing pauses, and ends before are an error after a few tries.
+work at all must not be started for ever without anybody being told. So ends in a system that was ready once are
+answered with growing pauses, and ends while it starts are an error after a few tries.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -19,13 +20,12 @@ from ops.running import Birth, Member
 from schemas.errors import OperatorError
 
 _POLL_S = 0.05
-_TAIL_BYTES = 4000
-_TAIL_LINES = 15
+_TAIL_BYTES = 8000
 
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """How ends are answered: pauses in seconds, and how many failed first starts are an error.
+    """How ends are answered: pauses in seconds, and how many ends while the system starts are an error.
 
     A process that ran for `healthy_s` begins again with the shortest pause.
     """
@@ -33,7 +33,7 @@ class Restarts:
     pause_s_initial: float = 0.2
     pause_s_max: float = 5.0
     healthy_s: float = 10.0
-    first_starts: int = 3
+    first_ends: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,22 @@ class Child:
         self._birth: Birth | None = None
         self._state = "starting"
         self._log_start = 0
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ready = asyncio.Event()
+        self._ends = 0
+        self._settled = False
         self._loop = asyncio.create_task(self._keep_running(), name=f"child {spec.role}")
 
     async def until_ready(self) -> None:
-        """Wait for the first readiness. Raises OperatorError with the child's own words if it does not come."""
-        await asyncio.shield(self._ready)
+        """Wait for the first readiness."""
+        await self._ready.wait()
+
+    async def until_failed(self) -> None:
+        """Raise OperatorError with the child's own words once it has ended too often; else wait."""
+        await asyncio.shield(self._loop)
+
+    def settle(self) -> None:
+        """The whole system is ready: from now on no end is an error."""
+        self._settled = True
 
     def member(self) -> Member | None:
         """The process as others see it, None before its first start."""
@@ -97,16 +107,16 @@ class Child:
             await process.wait()
 
     async def _keep_running(self) -> None:
-        pause_s, failed = self._restarts.pause_s_initial, 0
+        pause_s = self._restarts.pause_s_initial
         while True:
             begun = time.monotonic()
             process = await self._start()
-            if not await self._watch_until_ready(process):
-                failed += 1
+            await self._watch_until_ready(process)
             code = await process.wait()
-            if not self._ready.done() and failed >= self._restarts.first_starts:
-                self._ready.set_exception(self._failure(code))
-                return
+            self._ends += 1
+            if not self._settled and self._ends >= self._restarts.first_ends:
+                what = f"{self.spec.role} ended with code {code} while starting"
+                raise failure(what, self.spec.log_file, self._log_start)
             if time.monotonic() - begun >= self._restarts.healthy_s:
                 pause_s = self._restarts.pause_s_initial
             self._tell(f"{self.spec.role} ended with code {code}; it is started again in {pause_s:g} s")
@@ -133,40 +143,51 @@ class Child:
         self._to("starting")
         return self._process
 
-    async def _watch_until_ready(self, process: asyncio.subprocess.Process) -> bool:
-        """Whether it got ready; one that does not in time is killed."""
+    async def _watch_until_ready(self, process: asyncio.subprocess.Process) -> None:
+        """Return when it is ready or has ended; one that is not ready in time is killed."""
         deadline = time.monotonic() + self.spec.ready_s
         while process.returncode is None:
             if self.spec.ready_file.exists():
                 self._to("running")
-                if not self._ready.done():
-                    self._ready.set_result(None)
-                return True
+                self._ready.set()
+                return
             if time.monotonic() >= deadline:
                 self._tell(f"{self.spec.role} was not ready after {self.spec.ready_s:g} s and is killed")
                 with suppress(ProcessLookupError):
                     process.kill()
-                return False
+                return
             await asyncio.sleep(_POLL_S)
-        return False
 
     def _to(self, state: str) -> None:
         self._state = state
         self._changed()
 
-    def _failure(self, code: int) -> OperatorError:
-        return failure(f"{self.spec.role} ended with code {code} while starting", self.spec.log_file, self._log_start)
-
 
 def failure(what: str, log_file: Path, start: int) -> OperatorError:
-    """The error for a process that failed: its own last `Error:` and `Hint:` if it wrote them, else its log's end."""
+    """The error for a process that failed, in the last words that it wrote to its log after byte `start`."""
     lines = tail(log_file, start)
-    said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
     hints = [line.removeprefix("Hint: ") for line in lines if line.startswith("Hint: ")]
-    if said:
-        return OperatorError(f"{what}: {said[-1]}", hint=hints[-1] if hints else f"see {log_file}")
-    end = "\n".join(lines[-_TAIL_LINES:]) or "(nothing was written)"
-    return OperatorError(f"{what}. The end of {log_file}:\n{end}", hint=f"see {log_file}")
+    return OperatorError(f"{what}: {_last_words(lines)}", hint=hints[-1] if hints else f"read {log_file}")
+
+
+def _last_words(lines: list[str]) -> str:
+    """The last `Error:` line, else the last error in a JSON line, else the last line (of a traceback, say)."""
+    said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    return (
+        said[-1] if said else next(filter(None, map(_logged_error, reversed(lines))), lines[-1] if lines else "no word")
+    )
+
+
+def _logged_error(line: str) -> str:
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return ""
+    if not isinstance(fields, dict) or fields.get("level") not in ("error", "critical"):
+        return ""
+    error = fields.get("error")
+    why = error.get("message") if isinstance(error, dict) else error or fields.get("why")
+    return f"{fields.get('event')}: {why}" if why else str(fields.get("event"))
 
 
 def tail(log_file: Path, start: int = 0) -> list[str]:
@@ -175,6 +196,7 @@ def tail(log_file: Path, start: int = 0) -> list[str]:
         with log_file.open("rb") as log:
             size = log.seek(0, 2)
             log.seek(max(start, size - _TAIL_BYTES))
-            return log.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+            lines = log.read(_TAIL_BYTES).decode(errors="replace").splitlines()
     except OSError:
         return []
+    return [line for line in lines if line.strip()]

@@ -18,6 +18,9 @@ import structlog
 SECRET_WORDS = ("password", "secret", "token", "api_key", "credentials")
 """A field whose name contains one of these is masked (spec 12)."""
 
+LIBRARIES = ("aiokafka", "faust", "mode", "asyncio", "streams.runtime.faust_app", "streams.runtime.store")
+"""They tell each step at level info; ours is what operators look for, so theirs begins at warning."""
+
 _MASK = "***"
 _Fields = MutableMapping[str, Any]
 
@@ -38,6 +41,9 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _ordered_json()],
         )
     )
+    if level != "debug":
+        for name in LIBRARIES:
+            logging.getLogger(name).setLevel(max(logging.WARNING, getattr(logging, level.upper())))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -45,7 +51,7 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
 
 def quiet_libraries() -> None:
     """Keep the libraries' own words off the terminal: a verb reports each error itself, in one line."""
-    for name in ("aiokafka", "kafka", "asyncio"):
+    for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -62,6 +68,8 @@ def _ordered_json() -> Any:
 def _level(_logger: Any, method: str, fields: _Fields) -> _Fields:
     record = fields.get("_record")
     fields["level"] = (record.levelname if record is not None else method).lower()
+    if record is not None and fields.get("_from_structlog") is False:
+        fields["logger"] = record.name
     return fields
 
 

@@ -12,10 +12,11 @@ import asyncio
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -78,7 +79,7 @@ class Supervisor:
             self._children.append(Child(spec, self._note, self._plan.tell, self._plan.restarts))
         if self._kafka is not None:
             self._broker_watch = asyncio.create_task(self._keep_broker(self._kafka), name="broker")
-        await asyncio.gather(*(child.until_ready() for child in self._children))
+        await self._until_ready()
         return self.entry()
 
     async def stop(self) -> None:
@@ -95,6 +96,22 @@ class Supervisor:
                 await self._kafka.stop()
         finally:
             running.remove(self._plan.environ, self._plan.settings.data_dir)
+
+    async def _until_ready(self) -> None:
+        """Wait for all children; the first that cannot work ends the wait with its error."""
+        failing = [asyncio.create_task(child.until_failed()) for child in self._children]
+        ready = asyncio.create_task(_all(child.until_ready() for child in self._children))
+        try:
+            await asyncio.wait([ready, *failing], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*failing, ready):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (ready, *failing):
+                task.cancel()
+            await asyncio.wait([ready, *failing])
+        for child in self._children:
+            child.settle()
 
     def entry(self) -> Entry:
         """The system as it is now."""
@@ -169,6 +186,10 @@ class Supervisor:
             if self._guard.stdin is not None:
                 self._guard.stdin.close()
             self._guard = None
+
+
+async def _all(waits: Iterable[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*waits)
 
 
 @asynccontextmanager
