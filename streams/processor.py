@@ -166,8 +166,8 @@ class Processor(Protocol[RowT]):
     def expires(self, row: RowT) -> int | None:
         """When a finished row may leave the table, microseconds; None while it is open."""
 
-    def published(self, row: RowT) -> Iterable[Output]:
-        """The compacted records that stand for this row; re-published with each claim."""
+    def published(self, row: RowT) -> Iterable[Output | EnsureTopic]:
+        """The compacted records that stand for this row, and the topics they speak of; re-published with each claim."""
 
     def index(self, before: RowT | None, after: RowT | None) -> None:
         """Keep the in-memory indexes (load, queues); called after step and outputs succeeded."""
@@ -175,7 +175,7 @@ class Processor(Protocol[RowT]):
     def view_changed(self, topic: Topic, key: str) -> None:
         """A view has another record for this key."""
 
-    def ready(self, now: int) -> Iterator[str]:
+    def ready(self, now: int, views: Views) -> Iterator[str]:
         """Keys of rows that could move now, in order, at most one per free slot. Asked again and again."""
 
 

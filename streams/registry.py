@@ -108,8 +108,12 @@ class AgentsProcessor:
         """Agents leave by `unregister` only."""
         return None
 
-    def published(self, row: AgentRow) -> Iterable[Output]:
-        """The records that stand for the row. Their version decides which one holds, so they may be written again."""
+    def published(self, row: AgentRow) -> Iterable[Output | EnsureTopic]:
+        """The records that stand for the row, and its inbox, which exists before they do.
+
+        Their version decides which one holds, so they may be written again.
+        """
+        yield EnsureTopic(INBOX, inbox_name(row.agent_id), inbox_partitions(row.definition))
         yield Output(AGENT_REGISTRY, row.agent_id, _record(row))
         yield Output(AGENT_HEALTH, row.agent_id, _health(row))
 
@@ -119,7 +123,7 @@ class AgentsProcessor:
     def view_changed(self, topic: Topic, key: str) -> None:
         """It looks at no view."""
 
-    def ready(self, now: int) -> Iterator[str]:
+    def ready(self, now: int, views: Views) -> Iterator[str]:
         """Nothing waits here."""
         return iter(())
 

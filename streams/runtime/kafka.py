@@ -153,8 +153,11 @@ class Runner:
             partition = await self._load(owner, store, number, ahead)
             await self._claim(owner, store, partition)
         self.owner = owner
-        republished = [each for partition in owner.partitions.values() for each in owner.republished(partition)]
-        await asyncio.gather(*(await self._outbox.send(republished)))
+        flush = Flush()
+        for partition in owner.partitions.values():
+            owner.republish(flush, partition)
+        await self._outbox.ensure(flush.topics)
+        await asyncio.gather(*(await self._outbox.send(flush.outputs)))
         self._failpoints.hit("recovered")
         self._heard_at = time.monotonic()
         self.recovered.set()

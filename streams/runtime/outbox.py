@@ -69,7 +69,7 @@ class Outbox:
             futures.append(await self._producer.send_batch(batch, topic, partition=partition))
         return futures
 
-    async def ensure(self, topics: Iterable[EnsureTopic]) -> None:
+    async def ensure(self, topics: Sequence[EnsureTopic]) -> None:
         """Create the topics that do not exist yet. Raises KafkaError if the broker refuses."""
         for wanted in topics:
             self._wire.inbox_partitions(wanted.name, wanted.partitions)
@@ -80,7 +80,7 @@ class Outbox:
         limit = str(self._settings.limits.max_wrapped_bytes)
         retention = str(self._settings.retention_days.l * 86_400_000)
         config = {"cleanup.policy": "delete", "retention.ms": retention, "max.message.bytes": limit}
-        replicas = self._settings.kafka.replication_factor or -1
+        replicas = await self._replicas(admin)
         new = [
             NewTopic(self._wire.real(each.name), each.partitions, replicas, topic_configs=config)
             for each in missing.values()
@@ -125,6 +125,11 @@ class Outbox:
         count = len(found["partitions"])
         self._users[topic] = count, now + KNOWN_SECONDS
         return count
+
+    async def _replicas(self, admin: AIOKafkaAdminClient) -> int:
+        if self._settings.kafka.replication_factor is not None:
+            return self._settings.kafka.replication_factor
+        return 1 if len((await admin.describe_cluster())["brokers"]) == 1 else 3
 
     async def _started_admin(self) -> AIOKafkaAdminClient:
         if self._admin is None:

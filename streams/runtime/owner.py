@@ -96,7 +96,8 @@ class Owner:
         self.counts = Counts()
         self.decisions = 0
         self._row_codec = row_codec
-        self._instance, self._clock, self._views, self._finished = instance, clock, views, finished
+        self.views = views
+        self._instance, self._clock, self._finished = instance, clock, finished
         self._batch_bytes = batch_bytes
 
     # --- rows
@@ -172,7 +173,7 @@ class Owner:
             None if isinstance(record, Unreadable) else record,
             delivery.value or b"",
             delivery.headers,
-            Stamp(self._instance, self.decisions, self._clock(), self._views.offsets()),
+            Stamp(self._instance, self.decisions, self._clock(), self.views.offsets()),
             delivery.key,
         )
 
@@ -235,7 +236,7 @@ class Owner:
         if isinstance(arrival.record, Unreadable):
             return self._poisoned(POISON, arrival.record.error, event)
         try:
-            decision = self.processor.step(row, event, self._views)
+            decision = self.processor.step(row, event, self.views)
             if decision is None:
                 return [], []
             self._check(row, decision, event)
@@ -366,13 +367,14 @@ class Owner:
 
     # --- at a claim, and at a flush
 
-    def republished(self, partition: Partition) -> list[Encoded]:
-        """The compacted records that stand for the partition's rows."""
-        return [
-            self.wire.encode(output, key, partition.number)
-            for key, row in partition.open.items()
-            for output in self.processor.published(row)
-        ]
+    def republish(self, flush: Flush, partition: Partition) -> None:
+        """The compacted records that stand for the partition's rows, and the topics they speak of."""
+        for key, row in partition.open.items():
+            for output in self.processor.published(row):
+                if isinstance(output, EnsureTopic):
+                    flush.topics.append(output)
+                else:
+                    flush.outputs.append(self.wire.encode(output, key, partition.number))
 
     def drop(self, part: Part, partition: Partition, leaving: Iterable[tuple[bytes, bytes]]) -> None:
         """Let finished rows leave with this flush, each with its tombstone; not those that the flush writes."""

@@ -90,7 +90,7 @@ class Wakes:
 
     def _ready(self, now: int) -> Iterator[Wake]:
         owner, lately = self._owner, time.monotonic() - self._again
-        for key in owner.processor.ready(now):
+        for key in owner.processor.ready(now, owner.views):
             asked = owner.asked.get(key)
             for number, partition in owner.partitions.items():
                 row = partition.open.get(key)

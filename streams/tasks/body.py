@@ -30,7 +30,11 @@ _EMPTY = "{}"
 _NOT_THE_CLIENTS = frozenset(
     {"event_id", "occurred_at", "source", "actor", "correlation_id", "causation_id", "task_id", "kind"}
 )
-_HASHED = tuple(sorted(set(TaskCommand.model_fields) - _NOT_THE_CLIENTS))  # canonical order
+_HASHED = tuple(
+    (name, field.get_default(call_default_factory=True))
+    for name, field in sorted(TaskCommand.model_fields.items())  # canonical order
+    if name not in _NOT_THE_CLIENTS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +47,29 @@ class Body:
 
 
 def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
-    """Read a submit's body once. What is null is not part of it."""
+    """Read a submit's body once.
+
+    A field at its default is no part of the hash: it is the same request whether the field was sent or not, and whether
+    this version knows the field already or not.
+    """
     wrong: Fault | None = None
     fields = command.__dict__
     members: list[str] = []
     payload = _EMPTY
-    for name in _HASHED:
+    for name, default in _HASHED:
         value = fields[name]
-        if value is None:
+        if value == default:
             continue
-        if name in _JSON_FIELDS:
-            text = _EMPTY
-            if value != _EMPTY:
-                try:
-                    text = _canonical_object(value, name)
-                except InvalidInput as error:
-                    wrong = wrong or fault("invalid_request", error)
-                    text = quoted(value)
-            if name == "payload":
-                payload = text
-        else:
-            text = _canonical_field(value)
+        if name not in _JSON_FIELDS:
+            members.append(f'"{name}":{_canonical_field(value)}')
+            continue
+        try:
+            text = _canonical_object(value, name)
+        except InvalidInput as error:
+            wrong = wrong or fault("invalid_request", error)
+            text = quoted(value)
+        if name == "payload":
+            payload = text
         members.append(f'"{name}":{text}')
     size = len(event.value)
     for key, content in event.headers:
@@ -106,12 +112,16 @@ def _range_fault(command: TaskCommand) -> Fault | None:
         return fault("invalid_request", "reply_partition must be at least 0")
     if len(command.required_capabilities) > MAX_CAPABILITIES:
         return fault("invalid_request", f"required_capabilities: at most {MAX_CAPABILITIES}")
-    for name, words in (
-        ("pattern", (command.pattern or "",)),
-        ("type", (command.type,)),
-        ("agent_id", (command.agent_id or "",)),
-        ("required_capabilities", command.required_capabilities),
-    ):
-        if any(len(word) > MAX_NAME for word in words):
-            return fault("invalid_request", f"{name}: at most {MAX_NAME} characters")
+    if len(command.pattern or "") > MAX_NAME:
+        return _too_long("pattern")
+    if len(command.type) > MAX_NAME:
+        return _too_long("type")
+    if len(command.agent_id or "") > MAX_NAME:
+        return _too_long("agent_id")
+    if any(len(word) > MAX_NAME for word in command.required_capabilities):
+        return _too_long("required_capabilities")
     return None
+
+
+def _too_long(name: str) -> Fault:
+    return fault("invalid_request", f"{name}: at most {MAX_NAME} characters")

@@ -55,6 +55,7 @@ class TasksProcessor:
         self._know = knowledge(settings, share, decode_request, version)
         self._kept = settings.tasks.keep_finished_seconds * SECOND
         self._lost: tuple[int, tuple[str, ...]] = (0, ())
+        self._looked = 0
 
     # --- decisions
 
@@ -68,7 +69,11 @@ class TasksProcessor:
         if isinstance(record, TaskCommand):
             return command(know, row, event, record)
         if isinstance(record, WakeRecord):
-            return woken(know, row, event) if row is not None and row.version == record.version else None
+            if row is None or row.version != record.version:
+                return None
+            if row.task_id in know.queues.limbo:
+                know.queues.limbo[row.task_id] = know.directory.generation
+            return woken(know, row, event)
         raise TypeError(f"no task record: {type(record).__name__}")
 
     def outputs(self, decided: Decided[TaskRow], event: Event) -> Iterable[Output | EnsureTopic]:
@@ -120,7 +125,7 @@ class TasksProcessor:
         if row.state in TERMINAL:
             return
         if row.state is TaskState.QUEUED:
-            know.queues.add(row.pool, (row.created_at, key))
+            know.queues.add(row.pool, (row.created_at, key), know.directory.generation)
         elif row.state in IN_FLIGHT and row.agent_id is not None:
             know.load.give(row.agent_id, key)
             if row.pool is not None:
@@ -134,32 +139,12 @@ class TasksProcessor:
 
     # --- what could move
 
-    def ready(self, now: int) -> Iterator[str]:
+    def ready(self, now: int, views: Views) -> Iterator[str]:
         """Tasks of agents that went away, then those that could start, oldest first, at most one per free slot."""
-        if not self._know.directory.fresh:
-            yield from self._nudge()
-            return
+        self._know.directory.refresh(views)
         yield from self._orphans()
         yield from self._startable()
         yield from self._limbo()
-
-    def _nudge(self) -> Iterator[str]:
-        """Views are seen in steps only; so when they changed, one row is woken to look, and then we know more."""
-        know = self._know
-        for agent_id in know.directory.dirty:
-            known = know.load.held.get(agent_id) or know.load.pinned.get(agent_id)
-            if known:
-                yield next(iter(known))
-                return
-        for queue in know.queues.pools.values():
-            first = queue.first(1)
-            if first:
-                yield first[0][1]
-                return
-        for keys in (know.queues.limbo.keys(), *know.load.held.values()):
-            if keys:
-                yield next(iter(keys))
-                return
 
     def _orphans(self) -> Iterator[str]:
         know = self._know
@@ -210,10 +195,9 @@ class TasksProcessor:
 
     def _limbo(self) -> Iterator[str]:
         """Tasks without a route, once for each change of the agents."""
-        queues, generation = self._know.queues, self._know.directory.generation
-        if not queues.limbo:
-            return
-        behind = [key for key, seen in queues.limbo.items() if seen != generation]
-        for key in behind[:LIMBO_AT_ONCE]:
-            queues.limbo[key] = generation
-            yield key
+        limbo, generation = self._know.queues.limbo, self._know.directory.generation
+        if limbo and self._looked != generation:
+            behind = [key for key, seen in limbo.items() if seen != generation]
+            if not behind:
+                self._looked = generation
+            yield from behind[:LIMBO_AT_ONCE]

@@ -68,11 +68,11 @@ class Queues:
         self.limbo: dict[str, int] = {}
         """Tasks without a route yet, with the generation of the directory at which they were last looked at."""
 
-    def add(self, pool: str | None, place: Place) -> None:
-        """A task begins to wait, without a pool while it has no route."""
+    def add(self, pool: str | None, place: Place, generation: int) -> None:
+        """A task begins to wait, without a pool while it has no route; `generation` is the directory's."""
         self.count += 1
         if pool is None:
-            self.limbo[place[1]] = 0
+            self.limbo[place[1]] = generation
             return
         queue = self.pools.get(pool)
         if queue is None:
