@@ -41,7 +41,7 @@ async def refuse_unsound_topics(settings: Settings, specs: Sequence[ProcessorSpe
 
 async def _refuse_counts(admin: AIOKafkaAdminClient, settings: Settings, spec: ProcessorSpec) -> None:
     prefix, wanted = settings.kafka.topic_prefix, settings.kafka.partitions
-    names = [prefix + topic.name for topic in (*spec.reads, spec.changelog)]
+    names = [prefix + topic.name for topic in (*spec.reads, *spec.views, spec.changelog)]
     for found in await admin.describe_topics(names):
         name, count = found["topic"], len(found["partitions"])
         if found["error_code"]:

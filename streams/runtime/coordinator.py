@@ -50,7 +50,7 @@ class Coordinator:
         self._wire = Wire(settings, codecs)
         self._specs = [spec for spec, _ in processors]
         topics = tuple({topic.name: topic for spec in self._specs for topic in spec.views}.values())
-        self._views = CompactedViews(topics, codecs, settings.kafka.topic_prefix)
+        self._views = CompactedViews(topics, codecs, settings.kafka.topic_prefix, settings.kafka.partitions)
         self._app = self._new_app(codecs)
         clock = Clock()
         self._runners = [

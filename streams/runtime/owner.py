@@ -55,7 +55,9 @@ NOTES_PER_FLUSH = 300
 LETTER_NUMBER = {POISON: 0, RULE_FAILED: 1000}
 """Number of the dead letter among a record's outputs; beyond those of the row that a failed rule left ended."""
 
-Lookup = Callable[[int, str], bytes | None]
+Lookup = Callable[[int, str], tuple[bytes, int] | None]
+ENDED = 0
+"""Time at which a row that ended may leave: with the next flush."""
 
 
 class Counts:

@@ -27,7 +27,9 @@ Changed = Callable[[Topic, str], None]
 class CompactedViews:
     """The views of one process; implements `streams.processor.Views`."""
 
-    def __init__(self, topics: tuple[Topic, ...], codecs: Codecs, prefix: str) -> None:
+    def __init__(self, topics: tuple[Topic, ...], codecs: Codecs, prefix: str, partitions: int) -> None:
+        """`partitions` is the installation's count; the start-up checks have seen that the topics have it."""
+        self._partitions = partitions
         self._topics = {prefix + topic.name: topic for topic in topics}
         self._codecs = codecs
         self._records: dict[str, dict[str, Any]] = {topic.name: {} for topic in topics}
@@ -97,12 +99,7 @@ class CompactedViews:
             self._take(await consumer.getmany(timeout_ms=POLL_MS))
 
     async def _assign(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-        await consumer.topics()
-        partitions = [
-            TopicPartition(name, number)
-            for name in self._topics
-            for number in sorted(consumer.partitions_for_topic(name) or ())
-        ]
+        partitions = [TopicPartition(name, number) for name in self._topics for number in range(self._partitions)]
         consumer.assign(partitions)
         if partitions:
             await consumer.seek_to_beginning(*partitions)
