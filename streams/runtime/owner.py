@@ -52,6 +52,9 @@ RULE_FAILED = "rule_failed"
 """Note: a rule raised on the record."""
 
 NOTES_PER_FLUSH = 300
+TRACE = "traceparent"
+"""W3C trace context: passed on from a record to what follows from it."""
+
 LETTER_NUMBER = {POISON: 0, RULE_FAILED: 1000}
 """Number of the dead letter among a record's outputs; beyond those of the row that a failed rule left ended."""
 
@@ -115,15 +118,13 @@ class Owner:
                 yield
         self.partitions[partition.number] = partition
 
-    def row(self, flush: Flush, partition: Partition, key: str) -> Any:
-        """The row as the records taken so far left it."""
+    def row(self, partition: Partition, key: str) -> tuple[Any, bool]:
+        """The row as the flushes before this one left it, and whether it ended: then it is here for its outputs alone."""
         row = partition.open.get(key)
         if row is not None:
-            return row
-        part = flush.parts.get(partition.number)
-        written = part.rows.get(key) if part else None
-        value = written[0] if written else self._finished(partition.number, key)
-        return None if value is None else self._row_codec.decode(value)
+            return row, False
+        found = self._finished(partition.number, key)
+        return (None, False) if found is None else (self._row_codec.decode(found[0]), found[1] == ENDED)
 
     def home_of(self, arrival: Arrival) -> tuple[int, str]:
         """Home partition and key of a record; an unreadable one stays where it is, under the key it came with."""
@@ -198,10 +199,10 @@ class Owner:
     def _repeat(self, flush: Flush, partition: Partition, event: Event) -> None:
         """A record whose effects are in the rows: say again what followed from it, and nothing else."""
         note = partition.notes.get((event.topic.name, event.offset))
-        row = self.row(flush, partition, event.key)
+        row, ended = self.row(partition, event.key)
         emitted = False
         if row is not None and row.cause == event.position:
-            self._emit(flush, Change(row), event)
+            self._emit(flush, End(row) if ended else Change(row), event)
             emitted = True
         if note is not None:
             self._emit(flush, Note(note.kind, note.error, note.at, note.seq), event)
@@ -215,13 +216,17 @@ class Owner:
         flush.tail.add(partition.number)
 
     def _decide(self, flush: Flush, partition: Partition, event: Event, arrival: Arrival) -> bool:
-        row = self.row(flush, partition, event.key) if event.record is not None else None
         part = flush.parts.get(partition.number)
         if part and (event.key in part.rows or len(part.notes) >= NOTES_PER_FLUSH):
             return False  # one transition per key and flush, so that a row's cause names all its unproven outputs
+        row, ended = self.row(partition, event.key) if event.record is not None else (None, False)
+        if ended:
+            row = None  # it has left; what stays of it until the next flush is nothing that a rule may see
         decided, outputs = self._ask(row, event, arrival)
         if not self._keep(flush, partition, event, row, decided, outputs):
             return False
+        if ended and any(not isinstance(each, Note) for each in decided):
+            partition.finished = max(0, partition.finished - 1)  # its key begins anew, so no tombstone counts it
         if isinstance(event.record, WakeRecord):
             self.asked.pop(event.key, None)
         source = arrival.source
@@ -322,7 +327,7 @@ class Owner:
         self, flush: Flush, partition: Partition, key: str, before: Any, decision: Change[Any] | End[Any]
     ) -> bool:
         after = decision.row
-        expires = 0 if isinstance(decision, End) else self.processor.expires(after)
+        expires = ENDED if isinstance(decision, End) else self.processor.expires(after)
         headers = () if expires is None else ((FINISHED_HEADER, expiry_bytes(expires)),)
         record = ChangelogRecord(key.encode(), self._row_codec.encode(after), headers)
         part = flush.part(partition.number)
@@ -337,8 +342,6 @@ class Owner:
     def _index(self, partition: Partition, key: str, before: Any, after: Any, expires: int | None) -> None:
         self.processor.index(before, after)
         if expires is None:
-            if before is not None and key not in partition.open:
-                partition.finished = max(0, partition.finished - 1)  # it ended before and begins again
             partition.open[key] = after
             self._remember_due(partition, key, after)
         elif partition.open.pop(key, None) is not None or before is None:
@@ -362,8 +365,9 @@ class Owner:
 
     def _encoded(self, outputs: Iterable[Output | EnsureTopic], event: Event) -> list[Encoded | EnsureTopic]:
         encode = self.wire.encode
+        trace = tuple(pair for pair in event.headers if pair[0] == TRACE) if event.headers else ()
         return [
-            output if isinstance(output, EnsureTopic) else encode(output, event.key, event.partition)
+            output if isinstance(output, EnsureTopic) else encode(output, event.key, event.partition, trace)
             for output in outputs
         ]
 

@@ -56,16 +56,19 @@ def drop_row(write: Any, key: bytes, index_key: bytes | None = None) -> None:
         write.delete(index_key)
 
 
-def finished_row(database: Any, key: bytes) -> bytes | None:
-    """The value of a finished row."""
+def finished_row(database: Any, key: bytes) -> tuple[bytes, int] | None:
+    """The value of a finished row, and when it may leave, microseconds."""
     value: bytes | None = database.get(_DONE + key)
-    return None if value is None else value[_TIME.size :]
+    return None if value is None else (value[_TIME.size :], _TIME.unpack(value[: _TIME.size])[0])
 
 
 def stored_row(database: Any, key: bytes) -> tuple[bytes | None, bool]:
     """The value of a row, open or finished, and whether it is finished."""
     value: bytes | None = database.get(_OPEN + key)
-    return (value, False) if value is not None else (finished_row(database, key), True)
+    if value is not None:
+        return value, False
+    found = finished_row(database, key)
+    return found and found[0], True
 
 
 def open_rows(database: Any) -> Iterator[tuple[bytes, bytes]]:

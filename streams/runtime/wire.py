@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.base import Record
+from schemas.base import Envelope, Record
+from schemas.cloudevents import cloud_event
 from schemas.codec import Codec, Codecs
 from schemas.errors import DecodeError, PayloadTooLarge
 from schemas.json_requests import parse_request
@@ -130,20 +131,26 @@ class Wire:
             where = ".".join(str(part) for part in first["loc"])
             raise DecodeError(f"{where}: {first['msg']}") from error
 
-    def encode(self, output: Output, event_key: str, event_partition: int) -> Encoded:
-        """An output as bytes. Raises PayloadTooLarge over the topic's limit, SchemaError for a value that does not fit."""
+    def encode(self, output: Output, event_key: str, event_partition: int, trace: Headers = ()) -> Encoded:
+        """An output as bytes, with the headers of its topic and those of `trace`.
+
+        Raises PayloadTooLarge over the topic's limit, SchemaError for a value that does not fit.
+        """
         codec: Codec[Any] = self.codecs.of(output.topic.subject)
         value = None if output.record is None else codec.encode(output.record)
         users = output.topic.family and output.topic.name == "<reply_to>"
         name = output.name or output.topic.name
-        fallback = self.encode(output.fallback, event_key, event_partition) if output.fallback else None
+        fallback = self.encode(output.fallback, event_key, event_partition, trace) if output.fallback else None
+        headers = trace + output.headers if output.headers[:1] != trace else output.headers
+        if output.topic.edge and isinstance(output.record, Envelope):
+            headers += cloud_event(output.record, output.key)
         self._refuse_large(output, value)
         return Encoded(
             name if users else self.real(name),
             self._partition(output, name, event_key, event_partition, users),
             output.key.encode(),
             value,
-            output.headers,
+            headers,
             users,
             fallback,
         )
