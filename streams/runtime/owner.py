@@ -119,7 +119,7 @@ class Owner:
         self.partitions[partition.number] = partition
 
     def row(self, partition: Partition, key: str) -> tuple[Any, bool]:
-        """The row as the flushes before this one left it, and whether it ended: then it is here for its outputs alone."""
+        """The row as the flushes before left it, and whether it ended: then it is here for its outputs alone."""
         row = partition.open.get(key)
         if row is not None:
             return row, False

@@ -1,7 +1,7 @@
 """A rule as small as a rule can be, and a log played by hand, so that the runtime's own promises are tested alone.
 
 The rule adds numbers to rows; the kind of a record chooses what it does. The stand runs owner and batch with real
-codecs and a real local store; it keeps changelog and outputs as lists, and `recover` knows only what a new process would.
+codecs and a real local store; it keeps changelog and outputs as lists; `recover` knows what a new process would.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class Tally:
             text = f"{decided.kind}: {decided.error} at {decided.at} as {decided.seq}"
             return [Output(SAID, event.key, Said(key=event.key, id=event.id(0), text=text))]
         row = decided.row
-        text = f"{row.version}: {row.total} {row.state} at {row.decided_at}"
+        word = "farewell " if isinstance(decided, End) else ""
+        text = f"{word}{row.version}: {row.total} {row.state} at {row.decided_at}"
         said = Output(SAID, event.key, Said(key=event.key, id=event.id(0), text=text))
         if row.kind == "raise_output":
             raise RuntimeError("the outputs fell over")
@@ -189,7 +190,7 @@ class Stand:
     def _owner(self) -> Owner:
         self.tally = Tally()
 
-        def finished(number: int, key: str) -> bytes | None:
+        def finished(number: int, key: str) -> tuple[bytes, int] | None:
             return finished_row(self.database(number), key.encode())
 
         return Owner(
@@ -288,8 +289,8 @@ class Stand:
     def row(self, key: str, number: int = 0) -> Any:
         """The row as the table has it, open or finished."""
         partition = self.owner.partitions[number]
-        value = finished_row(self.database(number), key.encode())
-        return partition.open.get(key) or (self.rows.decode(value) if value else None)
+        found = finished_row(self.database(number), key.encode())
+        return partition.open.get(key) or (self.rows.decode(found[0]) if found else None)
 
     def header(self, number: int = 0) -> ChangelogHeader:
         """The last header of a changelog."""

@@ -249,9 +249,18 @@ async def test_an_ended_row_stays_until_its_outputs_are_acked_and_leaves_with_th
     before = len(stand.outputs)
     await stand.take(stand.arrival(0, Wish(key=K)), stand.arrival(1, Wish(key=K, kind="end")))
     assert stand.outputs[before:] == [stand.outputs[1]], "after a crash its last outputs are said again"
+    assert stand.said()[-1] == "farewell 2: 1 ended at 1000"
     await stand.take(stand.arrival(2, Wish(key=L)))
     assert stand.changelog[0][-2].key == K.encode() and stand.changelog[0][-2].value is None
     assert stand.row(K) is None
+
+
+async def test_a_key_that_ended_begins_anew_even_before_its_tombstone(stand: Stand) -> None:
+    partition = stand.own()
+    await stand.take(stand.arrival(0, Wish(key=K, amount=9)))
+    await stand.take(stand.arrival(1, Wish(key=K, kind="end")))
+    await stand.take(stand.arrival(2, Wish(key=K, amount=7)))
+    assert (stand.row(K).version, stand.row(K).total, partition.finished) == (1, 7, 0)
 
 
 @pytest.mark.parametrize("rebuilt", [False, True])

@@ -129,7 +129,7 @@ def test_a_dropped_row_is_gone_with_its_index(stand: Stand) -> None:
     database, write = stand.database(0), rocksdict.WriteBatch(raw_mode=True)
     put_row(write, b"t", b"v", 5)
     database.write(write)
-    assert finished_row(database, b"t") == b"v" and stored_row(database, b"t") == (b"v", True)
+    assert finished_row(database, b"t") == (b"v", 5) and stored_row(database, b"t") == (b"v", True)
     ((index_key, key),) = leaving(database, 5, 10)
     write = rocksdict.WriteBatch(raw_mode=True)
     drop_row(write, key, index_key)
