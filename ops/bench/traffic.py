@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from schemas.errors import OperatorError
 from schemas.partitioning import home
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, TASK_REQUESTS, TASK_RESULTS
+from topology import partitions_of
 
 BATCH_BYTES = 1024 * 1024
 SUBJECTS = tuple(topic.subject for topic in (TASK_REQUESTS, TASK_RESULTS, DEAD_LETTERS))
@@ -169,18 +170,14 @@ async def consuming(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
         max_partition_fetch_bytes=4 * BATCH_BYTES,
     )  # fmt: skip
     async with _started(consumer, kafka.bootstrap_servers):
-        topics = [kafka.topic_prefix + topic.name for topic in (TASK_RESULTS, DEAD_LETTERS)]
-        consumer.assign(await _partitions(consumer, topics))
+        consumer.assign(
+            [
+                TopicPartition(kafka.topic_prefix + topic.name, number)
+                for topic in (TASK_RESULTS, DEAD_LETTERS)
+                for number in range(partitions_of(topic, settings))
+            ]
+        )
         yield consumer
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topics: Iterable[str]) -> list[TopicPartition]:
-    await consumer.topics()  # asks for the metadata of all, without which the next line knows none
-    found = {topic: consumer.partitions_for_topic(topic) for topic in topics}
-    missing = [topic for topic, partitions in found.items() if not partitions]
-    if missing:
-        raise OperatorError(f"Topic '{missing[0]}' is not there", hint="run `troupe topology apply`")
-    return [TopicPartition(topic, each) for topic, partitions in found.items() for each in sorted(partitions or ())]
 
 
 @asynccontextmanager
