@@ -156,7 +156,15 @@ class World:
             event_id=f"c{self.offset}", occurred_at=self.now, source="test", task_id=task_id, kind=CommandKind(kind),
             **fields,
         )  # fmt: skip
-        return self.deliver(self.event(TASK_REQUESTS, task_id, record, ((("traceparent"), b"00-aa-bb-01"),)))
+        return self.deliver(self.event(TASK_REQUESTS, task_id, record, (("traceparent", b"00-aa-bb-01"),)))
+
+    def rule_raises(self, task_id: str = "t") -> Any:
+        """What the runtime does when a rule raised on a record of the task."""
+        record = TaskReport(
+            event_id="r", occurred_at=self.now, source="a", task_id=task_id, agent_id="a", attempt=1, epoch=1
+        )
+        event, row = self.event(TASK_REPORTS, task_id, record), self.rows[task_id]
+        return self.settle(row, self.processor.broken(row, event, ValueError("boom")), event)
 
     def report(self, kind: str, task_id: str = "t", epoch: int | None = None, **fields: Any) -> Any:
         """A report of the agent that has the task, of the present epoch unless told otherwise."""
@@ -181,7 +189,7 @@ class World:
         """Wake what `ready` names until nothing moves; the keys that moved, in order."""
         moved: list[str] = []
         for _ in range(rounds):
-            keys = list(self.processor.ready(self.now))
+            keys = list(self.processor.ready(self.now, self.views))
             fruits = [key for key in keys if self.wake(key) is not None]
             moved += fruits
             if not fruits and not keys:
