@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from ops.codecs import load_codecs
 from ops.topics import unreachable
 from ops.views.log import LogReader, Offsets, open_log
-from ops.views.tasks import TaskFold, TaskStatus, instant
+from ops.views.tasks import TaskFold, TaskStatus
+from schemas.cloudevents import cloud_event
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, DecodeError, InvalidInput, PayloadTooLarge, UnknownSchemaId
 from schemas.settings import Settings
@@ -223,13 +224,5 @@ def json_text(value: Any, where: str) -> str:
 
 
 def cloud_event_headers(command: TaskCommand) -> list[tuple[str, bytes]]:
-    """The CloudEvents headers of a record on an edge topic (spec 5.1)."""
-    fields = {
-        "ce_specversion": "1.0",
-        "ce_id": command.event_id,
-        "ce_type": f"troupe.v1.task.{command.kind}",
-        "ce_source": f"/clients/{command.source}",
-        "ce_time": instant(command.occurred_at),
-        "ce_subject": command.task_id,
-    }
-    return [(name, text.encode()) for name, text in fields.items()]
+    """The CloudEvents headers of a request, as aiokafka takes them."""
+    return list(cloud_event(command, command.task_id))

@@ -26,7 +26,7 @@ from topology import troupe
 DEFAULT_LAST = 10
 """How many of the last records are shown unless told."""
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List topics, or show their records decoded.")
 
 Name = Annotated[str, typer.Argument(metavar="TOPIC", help="Without the installation's prefix.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")]

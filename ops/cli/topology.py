@@ -14,7 +14,7 @@ from ops.logs import quiet_libraries
 from ops.topics import apply as apply_topology
 from topology import troupe
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create and check the topics, or print the wiring.")
 
 
 @app.command()
