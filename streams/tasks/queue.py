@@ -19,14 +19,14 @@ class PoolQueue:
     def __init__(self) -> None:
         self._front: list[Place] = []
         self._rest: list[Place] = []
-        self._live: set[str] = set()
+        self._live: set[Place] = set()
 
     def __len__(self) -> int:
         return len(self._live)
 
     def add(self, place: Place) -> None:
         """A task begins to wait."""
-        self._live.add(place[1])
+        self._live.add(place)
         if self._front and place < self._front[-1]:
             insort(self._front, place)
         else:
@@ -34,7 +34,7 @@ class PoolQueue:
 
     def remove(self, place: Place) -> None:
         """A task waits no more."""
-        self._live.discard(place[1])
+        self._live.discard(place)
         at = bisect_left(self._front, place)
         if at < len(self._front) and self._front[at] == place:
             del self._front[at]
@@ -54,7 +54,7 @@ class PoolQueue:
         while len(front) < count and rest:
             place = heapq.heappop(rest)
             # A task that left and came back lies in the heap twice, side by side.
-            if place[1] in self._live and not (front and front[-1] == place):
+            if place in self._live and not (front and front[-1] == place):
                 front.append(place)
 
 
