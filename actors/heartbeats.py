@@ -7,6 +7,7 @@ thread, each in one step, so no lock is needed. A heartbeat that cannot be sent 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import uuid
@@ -24,6 +25,9 @@ Send = Callable[[str, bytes], Awaitable[None]]
 
 AGAIN_SECONDS = 1.0
 """Pause before another connection after one was lost."""
+
+LONGEST_SLEEP_SECONDS = 3600.0
+"""Longest interval of an agent; the loop's clock takes no infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Heartbeats:
     ) -> None:
         self._pulses = {pulse.agent_id: pulse for pulse in pulses}
         self._codec, self._connect, self._clock = codec, connect, clock
-        self._due = dict.fromkeys(self._pulses, 0.0)  # monotonic seconds
+        self._due = dict.fromkeys(self._pulses, math.inf)  # monotonic seconds; the first beat is asked for
         self._log = structlog.get_logger("actors")
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
@@ -58,7 +62,7 @@ class Heartbeats:
         self._thread.start()
 
     def now(self, agent_ids: Sequence[str]) -> None:
-        """Beat for these at once; from any thread."""
+        """Beat for these at once, and then at their intervals; from any thread."""
         for agent_id in agent_ids:
             self._due[agent_id] = 0.0
         self._call(self._wake.set)
@@ -95,16 +99,18 @@ class Heartbeats:
             now = time.monotonic()
             beats = []
             for agent_id, pulse in self._pulses.items():
-                if self._due[agent_id] <= now and (state := pulse.read()) is not None:
-                    self._due[agent_id] = now + pulse.interval_seconds
+                if self._due[agent_id] > now:
+                    continue
+                self._due[agent_id] = now + pulse.interval_seconds
+                if (state := pulse.read()) is not None:
                     beats.append(send(agent_id, self._codec.encode(self._command(agent_id, *state))))
             if beats:
                 await asyncio.gather(*beats)
-            await self._sleep(max(0.05, min(self._due.values()) - time.monotonic()))
+            await self._sleep(min(self._due.values()) - time.monotonic())
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(seconds, LONGEST_SLEEP_SECONDS)):
                 await self._wake.wait()
         except TimeoutError:
             pass

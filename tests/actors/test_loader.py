@@ -81,7 +81,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="nowhere.py' does not exist"):
+    with pytest.raises(OperatorError, match=r"nowhere\.py' does not exist"):
         load_agents(tmp_path / "nowhere.py")
 
 

@@ -166,7 +166,7 @@ def test_the_memory_of_finished_assignments_is_bounded() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.sampled_from("dfc")), max_size=40), st.data())
 def test_any_history_ends_with_nothing_in_hand(steps: list[tuple[str, int, str]], data: st.DataObject) -> None:
-    """Deliver, finish and cancel in any order: never two of one task at once, and every offset is finished in the end."""
+    """Deliver, finish, cancel in any order: never two of one task at once, and every offset is finished in the end."""
     box = mailbox(slots=2)
     running: list[Work] = []
     offset = 0
