@@ -3,13 +3,15 @@
 A processor is a deterministic state machine over keyed rows. It does no I/O, reads no clock, no environment and no random
 source, and never names Kafka or Faust; the runtime gives it events one by one and keeps what it decides. A decision is
 durable before anyone acts on it, and what follows from it can be made again, byte for byte, from the row and the record.
+
+The values that are made for each record are named tuples: a frozen dataclass takes four times as long to make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from schemas.base import Record
 from schemas.topics import Topic, TopicClass, repartition_topic, wakes_topic
@@ -21,8 +23,7 @@ RowT = TypeVar("RowT", bound=Record)
 Headers = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """Who is deciding: process, number of the decision in it, its clock in microseconds, offsets the views had reached.
 
     `step` may copy it into its row or note; that is the only way in which it reaches an output.
@@ -34,8 +35,7 @@ class Stamp:
     views: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One record as a rule sees it.
 
     topic, partition, offset: where it was delivered. position: `<topic>.<partition>.<offset>` of its origin, under the
@@ -60,22 +60,19 @@ class Event:
         return f"{self.position}.{n}"
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[RowT]):
+class Change(NamedTuple, Generic[RowT]):
     """A transition: the row after it, with `version` one higher and `cause` the event's position."""
 
     row: RowT
 
 
-@dataclass(frozen=True, slots=True)
-class End(Generic[RowT]):
+class End(NamedTuple, Generic[RowT]):
     """A last transition: the row stays until its outputs are acked, then it leaves the table."""
 
     row: RowT
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """Something to say without a transition: refused, late, progress, poison. `error` is cut to 256 bytes.
 
     `at` (microseconds) and `seq` are those of the stamp, kept so that a re-emission carries the same.
@@ -87,8 +84,7 @@ class Note:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A record for a topic.
 
     name: the real topic of a family without prefix (an inbox), or a user's topic (`reply_to`). partition: None means by
@@ -104,8 +100,7 @@ class Output:
     fallback: Output | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EnsureTopic:
+class EnsureTopic(NamedTuple):
     """Asks for a topic of a family to exist before the batch's records are written; idempotent."""
 
     topic: Topic

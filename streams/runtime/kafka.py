@@ -89,6 +89,7 @@ class Runner:
         self._changelog = wire.real(spec.changelog.name)
         self._topics = {wire.real(topic.name): topic for topic in spec.reads}
         self._inputs = {wire.real(topic.name): topic for topic in spec.inputs}
+        self._copies = spec.repartition.name
         self._names = tuple(topic.name for topic in spec.reads)
         self._row_codec = wire.codecs.of(spec.changelog.subject)
         self._header_codec = wire.codecs.of("changelog.header-value")
@@ -288,19 +289,20 @@ class Runner:
             return self._decoded(delivery)
         except UnknownSchemaId:
             await self._host.refresh_schemas()
-        try:
-            return self._decoded(delivery)
-        except UnknownSchemaId as error:
-            return Arrival(delivery, Unreadable(str(error)), None)
+        return self._decoded(delivery, is_last_try=True)
 
-    def _decoded(self, delivery: Delivery) -> Arrival:
-        is_copy = delivery.topic is self._topics[self._wire.real(self.spec.repartition.name)]
+    def _decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:
+        is_copy = delivery.topic.name == self._copies
         source = None
         try:
             source = self._wire.source(delivery, is_copy)
             topic: Topic = self._wire.topic_of_origin(source, self._inputs) if is_copy else delivery.topic
             return Arrival(delivery, self._wire.decode(topic, delivery.value, source, delivery.now), source)
         except DecodeError as error:
+            return Arrival(delivery, Unreadable(str(error)), source)
+        except UnknownSchemaId as error:
+            if not is_last_try:
+                raise
             return Arrival(delivery, Unreadable(str(error)), source)
 
     # --- one flush

@@ -52,9 +52,6 @@ RULE_FAILED = "rule_failed"
 """Note: a rule raised on the record."""
 
 NOTES_PER_FLUSH = 300
-TRACE = "traceparent"
-"""W3C trace context: passed on from a record to what follows from it."""
-
 LETTER_NUMBER = {POISON: 0, RULE_FAILED: 1000}
 """Number of the dead letter among a record's outputs; beyond those of the row that a failed rule left ended."""
 
@@ -165,7 +162,10 @@ class Owner:
     def _event(self, arrival: Arrival, key: str) -> Event:
         delivery, record, source = arrival
         self.decisions += 1
-        position = source.position if source else f"{delivery.topic.name}.{delivery.partition}.{delivery.offset}"
+        if source is not None:
+            position = source.position
+        else:
+            position = f"{self.wire.real(delivery.topic.name)}.{delivery.partition}.{delivery.offset}"
         return Event(
             delivery.topic,
             delivery.partition,
@@ -365,9 +365,8 @@ class Owner:
 
     def _encoded(self, outputs: Iterable[Output | EnsureTopic], event: Event) -> list[Encoded | EnsureTopic]:
         encode = self.wire.encode
-        trace = tuple(pair for pair in event.headers if pair[0] == TRACE) if event.headers else ()
         return [
-            output if isinstance(output, EnsureTopic) else encode(output, event.key, event.partition, trace)
+            output if isinstance(output, EnsureTopic) else encode(output, event.key, event.partition)
             for output in outputs
         ]
 

@@ -7,8 +7,7 @@ runtime but a fact about the record: it becomes `Unreadable`, and the record end
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -27,8 +26,7 @@ ORIGIN = "x-origin"
 """Header of a re-produced record: the position at which it was found. Believed on repartition topics only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One record as it came: `now` is its append time in microseconds."""
 
     topic: Topic
@@ -41,15 +39,13 @@ class Delivery:
     handle: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """Why a value is no record of its topic."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where a record came from first: its position as text and in parts, under the topic's real name."""
 
     position: str
@@ -58,8 +54,7 @@ class Source:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """An output ready to be sent; `fallback` takes its place if a user's topic refuses."""
 
     topic: str
@@ -131,8 +126,8 @@ class Wire:
             where = ".".join(str(part) for part in first["loc"])
             raise DecodeError(f"{where}: {first['msg']}") from error
 
-    def encode(self, output: Output, event_key: str, event_partition: int, trace: Headers = ()) -> Encoded:
-        """An output as bytes, with the headers of its topic and those of `trace`.
+    def encode(self, output: Output, event_key: str, event_partition: int) -> Encoded:
+        """An output as bytes, with the headers of its topic.
 
         Raises PayloadTooLarge over the topic's limit, SchemaError for a value that does not fit.
         """
@@ -140,8 +135,8 @@ class Wire:
         value = None if output.record is None else codec.encode(output.record)
         users = output.topic.family and output.topic.name == "<reply_to>"
         name = output.name or output.topic.name
-        fallback = self.encode(output.fallback, event_key, event_partition, trace) if output.fallback else None
-        headers = trace + output.headers if output.headers[:1] != trace else output.headers
+        fallback = self.encode(output.fallback, event_key, event_partition) if output.fallback else None
+        headers = output.headers
         if output.topic.edge and isinstance(output.record, Envelope):
             headers += cloud_event(output.record, output.key)
         self._refuse_large(output, value)
