@@ -20,6 +20,8 @@ from schemas.errors import OperatorError
 SAMPLES_PER_S = 200
 _START_S = 1.0  # py-spy reads the process's symbols before it looks the first time
 _STOP_S = 30.0
+_WAITING = ("select (selectors.py", ".watch (ops/cli/lifeline.py")
+"""Leaves that only wait, which py-spy cannot always tell: between two system calls the thread looks busy."""
 
 
 @asynccontextmanager
@@ -60,12 +62,16 @@ async def profiled(pid: int, file: Path) -> AsyncIterator[None]:
 
 
 def self_time(file: Path, most: int) -> list[tuple[str, float]]:
-    """The functions in which most samples fell, callees not counted, with their share of all samples, 0 to 1."""
+    """The functions in which most samples fell, callees not counted, with their share of all samples, 0 to 1.
+
+    Samples of threads that wait for a socket or a pipe are left out.
+    """
     samples: Counter[str] = Counter()
     for line in file.read_text(encoding="utf-8").splitlines():
         stack, _, count = line.rpartition(" ")
-        if count.isdecimal():
-            samples[stack.rpartition(";")[2]] += int(count)
+        leaf = stack.rpartition(";")[2]
+        if count.isdecimal() and not any(each in leaf for each in _WAITING):
+            samples[leaf] += int(count)
     total = samples.total()
     return [(name, count / total) for name, count in samples.most_common(most)]
 

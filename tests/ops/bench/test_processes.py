@@ -88,9 +88,12 @@ async def test_without_py_spy_the_error_says_what_to_install(tmp_path: Path, mon
     assert "troupe[dev]" in raised.value.hint
 
 
-def test_self_time_counts_leaves_over_all_stacks(tmp_path: Path) -> None:
+def test_self_time_counts_leaves_that_work_over_all_stacks(tmp_path: Path) -> None:
     file = tmp_path / "stacks.txt"
-    file.write_text("main (a.py:1);step (b.py:2) 6\nmain (a.py:1) 1\nmain (a.py:1);other (c.py:1);step (b.py:2) 3\n")
+    file.write_text(
+        "main (a.py:1);step (b.py:2) 6\nmain (a.py:1) 1\nmain (a.py:1);other (c.py:1);step (b.py:2) 3\n"
+        "main (a.py:1);EpollSelector.select (selectors.py:451) 90\n"
+    )
     assert self_time(file, 20) == [("step (b.py:2)", 0.9), ("main (a.py:1)", 0.1)]
     assert self_time(file, 1) == [("step (b.py:2)", 0.9)]
 
