@@ -109,7 +109,7 @@ def _counts(seen: Survey) -> str:
 
 def reason_chosen(route: Route, seen: Survey, chosen: Agent, load: int) -> str:
     """Why this agent, in one sentence."""
-    slots = f"{load} of its {chosen.limit} slots in use"
+    slots = f"{load} of {chosen.limit} slots in use"
     total = len(route.candidates)
     if total == 1:
         return f"Chose {chosen.agent_id}: {route.why}, and it is free with {slots}."
@@ -134,5 +134,5 @@ def reason_waiting(route: Route, seen: Survey, ahead: int) -> str:
 
 def _single(agent: Agent, why: str) -> str:
     if why == AT_CAPACITY:
-        return f"has all {agent.limit} slots in use"
+        return f"has {agent.limit} of {agent.limit} slots in use"
     return f"is excluded as {why.replace('_', ' ')}" if why in ("breaker_open", "not_started") else f"is {why}"
