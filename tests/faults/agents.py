@@ -1,0 +1,52 @@
+"""Agents that misbehave by design, so that a run under faults has failures, retries and timeouts of its own.
+
+What an attempt does follows from its task and number alone: some 15 % raise, some 2 % never answer. Each start is
+appended to a ledger outside Kafka. Limits come from the environment: the host runs this file in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import zlib
+
+from actors import Actor, Context
+from schemas.policies import RetryPolicy
+
+RAISES_BELOW, HANGS_BELOW = 17, 2
+POLICY = RetryPolicy(max_retries=2, retry_delay=0.2, max_delay=0.5)
+
+
+def fate(task_id: str, attempt: int) -> int:
+    """0 to 99: below 2 the attempt never answers, below 17 it raises."""
+    return zlib.crc32(f"{task_id}:{attempt}".encode()) % 100
+
+
+def handler(ledger: str, work_seconds: float):
+    async def work(payload: dict, ctx: Context) -> dict:
+        line = json.dumps({"id": ctx.task_id, "attempt": ctx.attempt, "epoch": ctx.epoch, "pid": os.getpid()})
+        descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+        finally:
+            os.close(descriptor)
+        if work_seconds:
+            await asyncio.sleep(work_seconds)
+        luck = fate(ctx.task_id, ctx.attempt)
+        if luck < HANGS_BELOW:
+            await asyncio.Event().wait()
+        if luck < RAISES_BELOW:
+            raise RuntimeError(f"attempt {ctx.attempt} was to fail")
+        return {"id": ctx.task_id, "size": len(payload.get("text", ""))}
+
+    return work
+
+
+def agents() -> list[Actor]:
+    work = handler(os.environ["FAULTS_LEDGER"], float(os.environ.get("FAULTS_WORK_SECONDS", "0")))
+    limit = int(os.environ.get("FAULTS_IN_FLIGHT", "40"))
+    return [
+        Actor(name, work, capabilities=["work"], max_in_flight=limit, timeout_seconds=2, retry=POLICY)
+        for name in ("first", "second")
+    ]

@@ -1,0 +1,30 @@
+"""The table at the end of a run under faults: what was endured, beside what was lost."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+ROWS = pytest.StashKey[list[dict]]()
+
+
+@pytest.fixture
+def endured(request: pytest.FixtureRequest) -> Callable[[dict], None]:
+    """Adds a row to the table."""
+    return request.config.stash.setdefault(ROWS, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = terminalreporter.config.stash.get(ROWS, [])
+    if not rows:
+        return
+    table = Table(*rows[0], title="runs under faults")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    text = io.StringIO()
+    Console(file=text, width=140).print(table)
+    terminalreporter.write(text.getvalue())

@@ -1,0 +1,189 @@
+"""Real role processes under a supervisor of a few lines: started as `troupe up` starts them, killed, started again.
+
+The product's own supervisor is not used, because a test must know of each death, choose what the next start is told,
+and be able to leave a process dead or stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ops.children import ChildSpec
+from ops.cli.roles import children
+from schemas.settings import Settings
+
+AGENTS = Path(__file__).with_name("agents.py")
+READY_S = 60.0
+PAUSE_S = 0.2
+"""Between a death and the next start."""
+
+
+@dataclass
+class Role:
+    """One role. `failpoints` are what the next starts are told, one each. `exits` counts ends by exit code.
+
+    takeovers: seconds from each death to the readiness after it. forget: a directory to delete before the next start.
+    """
+
+    spec: ChildSpec
+    failpoints: list[str] = field(default_factory=list)
+    exits: Counter = field(default_factory=Counter)
+    takeovers: list[float] = field(default_factory=list)
+    process: subprocess.Popen | None = None
+    keep: bool = True
+    died_at: float = 0.0
+    was_ready: bool = False
+    forget: Path | None = None
+
+    def start(self) -> None:
+        """Start it; the next failpoint is armed."""
+        if self.forget is not None:
+            shutil.rmtree(self.forget, ignore_errors=True)
+            self.forget = None
+        spec = self.spec
+        for path in (spec.ready_file, spec.log_file):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        spec.ready_file.unlink(missing_ok=True)
+        environ = dict(spec.environ)
+        if self.failpoints:
+            environ["TROUPE_FAILPOINT"] = self.failpoints.pop(0)
+        command = [part.replace("{ready}", str(spec.ready_file)) for part in spec.command]
+        with spec.log_file.open("ab") as log:
+            log.write(f"--- start {environ.get('TROUPE_FAILPOINT', '')}\n".encode())
+            self.process = subprocess.Popen(
+                command, env=environ, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
+        self.was_ready = False
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def deaths(self) -> int:
+        return sum(self.exits.values())
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it lives."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
+    def look(self) -> None:
+        """What the supervisor sees: ready at last, or dead."""
+        if self.process is None:
+            return
+        if not self.was_ready and self.spec.ready_file.exists():
+            self.was_ready = True
+            if self.died_at:
+                self.takeovers.append(time.monotonic() - self.died_at)
+                self.died_at = 0.0
+        code = self.process.poll()
+        if code is not None:
+            self.exits[code] += 1
+            self.died_at = self.died_at or time.monotonic()
+            self.process = None
+
+    def log(self) -> str:
+        return self.spec.log_file.read_text(errors="replace")
+
+
+class System:
+    """Coordinator and one host of agents on topics of their own. Use as an async context manager."""
+
+    def __init__(self, settings: Settings, environ: dict[str, str]) -> None:
+        self.settings = settings
+        self.ledger = settings.data_dir / "handlers.jsonl"
+        given = {**os.environ, "FAULTS_LEDGER": str(self.ledger), **environ}
+        specs = children(settings, given, ("coordinator",), (AGENTS,))
+        self.coordinator, self.actors = (Role(spec) for spec in specs)
+        self._keeper: asyncio.Task | None = None
+
+    async def __aenter__(self) -> System:
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.coordinator.start()
+        self.actors.start()
+        self._keeper = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    async def _keep(self) -> None:
+        """Start again whatever ended, as the supervisor does."""
+        while True:
+            for role in (self.actors, self.coordinator):
+                role.look()
+                if role.process is None and role.keep:
+                    await asyncio.sleep(PAUSE_S)
+                    role.start()
+            await asyncio.sleep(0.02)
+
+    async def ready(self) -> None:
+        """Wait until both roles are ready."""
+        await self.until(lambda: self.coordinator.was_ready and self.actors.was_ready, READY_S, "ready")
+
+    async def until(self, condition, limit_s: float, what: str) -> None:
+        """Wait for something; fails with the ends of the logs."""
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > deadline:
+                tails = "\n".join(f"{role.spec.log_file}:\n{role.log()[-3000:]}" for role in self._roles)
+                raise AssertionError(f"not {what} within {limit_s:g} s; exits {self.exits()}\n{tails}")
+            await asyncio.sleep(0.02)
+
+    @property
+    def _roles(self) -> tuple[Role, Role]:
+        return self.coordinator, self.actors
+
+    def exits(self) -> dict[str, int]:
+        """How often each role ended, by exit code (-9: killed)."""
+        named = {"coordinator": self.coordinator, "actors": self.actors}
+        return {f"{name}:{code}": n for name, role in named.items() for code, n in role.exits.items()}
+
+    async def kill(self, role: Role, number: int = signal.SIGKILL) -> None:
+        """End a role and wait until the supervisor has seen it."""
+        before = role.deaths
+        role.signal(number)
+        await self.until(lambda: role.deaths > before, 30, f"dead by signal {number}")
+
+    async def halt(self, role: Role, number: int = signal.SIGKILL) -> None:
+        """End a role and leave it dead."""
+        role.keep = False
+        if role.process is not None:
+            await self.kill(role, number)
+
+    def resume(self, role: Role) -> None:
+        """Let a halted role be started again."""
+        role.keep = True
+
+    def forget_tables(self) -> None:
+        """Let the coordinator's next start find no local store, as on a new machine."""
+        self.coordinator.forget = self.settings.data_dir / "tables"
+
+    async def stop(self) -> None:
+        """End both; asked first, killed after 20 s."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+        living = [role.process for role in self._roles if role.alive]
+        for process in living:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in living:
+            try:
+                await asyncio.to_thread(process.wait, 20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for role in self._roles:
+            role.look()
