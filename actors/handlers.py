@@ -184,4 +184,9 @@ def failure(error: BaseException, agent_id: str, attempt: int) -> TaskError:
         retryable = isinstance(error, Retryable)
     else:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return TaskError(code=code, message=text[:MESSAGE_CHARS], retryable=retryable, agent_id=agent_id, attempt=attempt)
+    return TaskError(code=code, message=sound(text), retryable=retryable, agent_id=agent_id, attempt=attempt)
+
+
+def sound(text: str) -> str:
+    """A handler's text as a report takes it: bounded, and without the half characters that UTF-8 has no bytes for."""
+    return text[:MESSAGE_CHARS].encode("utf-8", "replace").decode()

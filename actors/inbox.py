@@ -14,9 +14,10 @@ from schemas.inbox import InboxKind, InboxRecord
 
 @dataclass(slots=True)
 class Taken:
-    """What a delivery led to: mailboxes with new work, handlers to end, records for the dead letters."""
+    """What a delivery led to: mailboxes with new work, mailboxes told to stop, handlers to end, records to bury."""
 
     filled: dict[str, Mailbox] = field(default_factory=dict)
+    stopped: dict[str, Mailbox] = field(default_factory=dict)
     ended: list[Work] = field(default_factory=list)
     poison: list[tuple[Mailbox, Found, TroupeError]] = field(default_factory=list)
 
@@ -46,7 +47,7 @@ def _obey(record: InboxRecord, found: Found, mailbox: Mailbox, taken: Taken) -> 
         if work := mailbox.cancel(record.task_id, record.epoch):
             taken.ended.append(work)
     elif record.kind is InboxKind.STOP:
-        mailbox.stop_asked = True
+        taken.stopped[found.topic] = mailbox
     else:
         raise DecodeError(f"inbox record of kind '{record.kind}': its part is missing, or the agent takes none")
     mailbox.close(found.partition, found.offset)

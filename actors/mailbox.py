@@ -61,14 +61,16 @@ class Work:
 
 @dataclass(slots=True, eq=False)
 class Mailbox:
-    """The work of one agent. `ledgers` are its inbox's partitions as far as they are assigned to this host."""
+    """The work of one agent. `ledgers` are its inbox's partitions as far as they are assigned to this host; `running`
+    and `waiting` count what has a slot and what has none yet.
+    """
 
     agent_id: str
     max_in_flight: int
     operations: Operations
     ledgers: dict[int, Ledger] = field(default_factory=dict)
     running: int = 0
-    stop_asked: bool = False
+    waiting: int = 0
     _hand: dict[Identity, Work] = field(default_factory=dict)
     _ready: deque[Work] = field(default_factory=deque)
     # By task_id; a key is there while its task is ready or running, and has no queue as long as nobody waits behind it.
@@ -91,6 +93,7 @@ class Mailbox:
             self._close(work)
             return False
         self._hand[identity] = work
+        self.waiting += 1
         task_id = identity[0]
         if task_id not in self._behind:
             self._behind[task_id] = None
@@ -124,6 +127,7 @@ class Mailbox:
         ready = self._ready
         while ready and self.running < self.max_in_flight:
             work = ready.popleft()
+            self.waiting -= 1
             if work.stage is Stage.DROPPED or work.task.deadline_at <= now:
                 work.stage = Stage.DROPPED
                 self._free_key(work)
@@ -162,6 +166,7 @@ class Mailbox:
         for work in waiting:
             if work.places[0][0] == partition:
                 self._hand.pop(work.identity, None)
+                self.waiting -= 1
                 self._free_or_leave(work)
 
     def _free_or_leave(self, work: Work) -> None:

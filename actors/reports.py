@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from actors.handlers import MESSAGE_CHARS
+from actors.handlers import sound
 from actors.mailbox import Work
 from schemas.codec import Codec
 from schemas.errors import PayloadTooLarge
@@ -38,7 +38,7 @@ class Reporter:
     def progress(self, work: Work, fraction: float, note: str) -> None:
         """How far the work is, from 0 to 1."""
         record = self._record(work, ReportKind.PROGRESS, None, None)
-        record = record.model_copy(update={"progress": fraction, "note": note[:MESSAGE_CHARS] or None})
+        record = record.model_copy(update={"progress": fraction, "note": sound(note) or None})
         self._send(Report(work.task.task_id, self._codec.encode(record), work.headers, None))
 
     def completed(self, work: Work, result: str) -> None:

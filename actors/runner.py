@@ -25,6 +25,7 @@ from actors.journal import Journal
 from actors.mailbox import Mailbox, Stage, Work
 from actors.reports import Reporter
 from actors.threads import Threads
+from schemas.errors import TroupeError
 from schemas.failpoint import Failpoints
 from schemas.tasks import TaskError
 
@@ -85,6 +86,8 @@ class Runner:
         self._opening = False  # a lane is about to take its first step
         self._current: Work | None = None  # the handler that is being stepped right now
         self._closed = False
+        self.broken: asyncio.Future[None] = self._loop.create_future()
+        """Fails when a lane does, which only a mistake of ours can cause: the host must end, not go on with less."""
 
     def wake(self, mailboxes: Iterable[Mailbox]) -> None:
         """These mailboxes have new work."""
@@ -127,8 +130,8 @@ class Runner:
 
     def _lane_ended(self, lane: asyncio.Task[None]) -> None:
         self._lanes.discard(lane)
-        if not lane.cancelled() and (error := lane.exception()) is not None:
-            self._loop.call_exception_handler({"message": "a lane of the runner broke", "exception": error})
+        if not lane.cancelled() and (error := lane.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
 
     def _refill(self) -> bool:
         """Make the next wave; False if nothing may start."""
@@ -189,7 +192,11 @@ class Runner:
                 error = failure(raised, work.mailbox.agent_id, work.task.attempt)
         except (Exception, SystemExit) as raised:
             error = failure(raised, work.mailbox.agent_id, work.task.attempt)
-            self._log.info("handler_failed", agent=error.agent_id, task=work.task.task_id, error=error.message)
+            surprise = None if isinstance(raised, TroupeError) else raised
+            self._log.warning(
+                "handler_failed", agent=error.agent_id, task=work.task.task_id, attempt=error.attempt,
+                error=error.message, exc_info=surprise,
+            )  # fmt: skip
         alone = self._current is work
         for timer in (work.timer, work.pacer):
             if timer is not None:
@@ -243,7 +250,7 @@ class Runner:
 
     def _send_progress(self, work: Work) -> None:
         work.pacer = None
-        if work.progress is not None:
+        if work.progress is not None and work.stage is Stage.RUNNING:
             self._reporter.progress(work, *work.progress)
             work.progress = None
             work.pacer = self._loop.call_later(self._limits.progress_interval_seconds, self._send_progress, work)

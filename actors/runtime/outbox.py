@@ -33,19 +33,21 @@ class Outbox:
         self._acked, self._failpoints = acked, failpoints
         self._waiting: list[Report] = []
         self._filled = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._turn = asyncio.Event()
+        self._put_count = self._acked_count = 0
 
     def put(self, report: Report) -> None:
         """Take a report; it is sent with the next batch."""
         self._waiting.append(report)
-        if not self._filled.is_set():
+        self._put_count += 1
+        if len(self._waiting) == 1:
             self._filled.set()
-            self._idle.clear()
 
-    async def idle(self) -> None:
-        """Return when all that was put is acknowledged."""
-        await self._idle.wait()
+    async def flushed(self) -> None:
+        """Return when all that was put until now is acknowledged."""
+        put = self._put_count
+        while self._acked_count < put:
+            await self._turn.wait()
 
     async def run(self) -> None:
         """Send for ever. Raises KafkaError when a report fails for good: nothing of that batch is settled then."""
@@ -56,8 +58,9 @@ class Outbox:
             await self._send(batch)
             self._failpoints.hit("reports-acked")
             self._acked([report.settles for report in batch if report.settles is not None])
-            if not self._waiting:
-                self._idle.set()
+            self._acked_count += len(batch)
+            self._turn.set()
+            self._turn.clear()  # whoever waits has been woken; the next turn is another
 
     async def _send(self, reports: list[Report]) -> None:
         producer, topic = self._producer, self._topic

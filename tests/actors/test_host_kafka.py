@@ -286,7 +286,10 @@ async def test_a_handler_that_blocks_does_not_take_the_host_offline(broker: str,
         time.sleep(3)  # noqa: ASYNC251 - the point of the test
         return {}
 
-    async with Stage.open(broker, tmp_path) as stage, stage.host(Actor("rude", block, heartbeat_interval_seconds=1)):
+    async with (
+        Stage.open(broker, tmp_path, actors__session_timeout_seconds=2) as stage,
+        stage.host(Actor("rude", block, heartbeat_interval_seconds=1)),
+    ):
         await stage.commands(len)
         began = micros()
         await stage.assign("rude", "a")
@@ -295,6 +298,10 @@ async def test_a_handler_that_blocks_does_not_take_the_host_offline(broker: str,
         during = [each for each in beats if began + 200_000 < each.occurred_at < began + 2_800_000]
         assert len(during) >= 2
         assert during[-1].load == 1
+        await stage.assign("rude", "b")  # the group had dropped the host meanwhile: it is back, and repeats nothing
+        reports = await stage.reports(lambda seen: "b" in outcomes(seen))
+        await stage.committed_to("rude", 2)
+        assert [each.task_id for each in reports] == ["a", "b"]
 
 
 async def test_sync_handlers_run_side_by_side_in_threads(broker: str, tmp_path: Path) -> None:
@@ -415,3 +422,19 @@ async def test_reports_lie_at_their_home(broker: str, tmp_path: Path) -> None:
                 await stage.producer.send_and_wait(stage.name(TASK_REPORTS), key=key.encode(), value=b"x")
             ).partition
         assert found == placed
+
+
+async def test_a_full_agent_does_not_hold_back_another(broker: str, tmp_path: Path) -> None:
+    diary = Diary()
+    full = Actor("full", diary.wait, max_in_flight=2)
+    async with Stage.open(broker, tmp_path, actors__max_records=20) as stage, stage.host(full, Actor("adder", add)):
+        await stage.assign_many("full", [assignment(f"f{n:03}") for n in range(200)])
+        await diary.until("f001/1")
+        for n in range(5):
+            await stage.assign("adder", f"t{n}", {"a": 1, "b": 2})
+        await stage.reports(lambda seen: len(outcomes(seen)) == 5)
+        for n in range(200):
+            diary.gates[f"f{n:03}/1"].set()
+        await stage.reports(lambda seen: len(outcomes(seen)) == 205)
+        await stage.committed_to("full", 200)
+        assert diary.begun == [f"f{n:03}/1" for n in range(200)]

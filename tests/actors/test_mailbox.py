@@ -145,7 +145,7 @@ def test_a_revoked_partition_keeps_what_runs_and_leaves_what_waits() -> None:
     deliver(box, 2, "u")
     list(box.next(NOW))
     box.revoke(0)
-    assert box.load == 1
+    assert (box.load, box.running, box.waiting) == (1, 1, 0)
     box.ledgers[0] = Ledger(0)
     again = [deliver(box, 0, "t", epoch=1), deliver(box, 1, "t", epoch=2), deliver(box, 2, "u")]
     box.finish(runs)
@@ -189,6 +189,6 @@ def test_any_history_ends_with_nothing_in_hand(steps: list[tuple[str, int, str]]
             assert work.stage is Stage.FINISHED
             box.settle(work)
         running += box.next(NOW)
-    assert (box.load, box.running) == (0, 0)
+    assert (box.load, box.running, box.waiting) == (0, 0, 0)
     assert box.ledgers[0].unsaved() in ((offset, ""), None)
     assert not box._behind
