@@ -7,8 +7,8 @@ instead of from a tree of records; a test holds it equal to what `RoutingDecisio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from json.encoder import encode_basestring as quoted
+from typing import NamedTuple
 
 from streams.processor import Event
 from streams.routing.directory import Agent
@@ -19,8 +19,7 @@ LISTED = 50
 """Candidates listed one by one; of larger pools the excluded are counted by reason as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(NamedTuple):
     """The candidates of a pool at one moment. free: may get the task, ordered by id; excluded: reason by position."""
 
     free: list[Agent]
@@ -54,8 +53,7 @@ def survey(candidates: Sequence[Agent], load: Mapping[str, int], avoided: str | 
     return Survey(free, excluded, listed)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a decision says of the task itself. level: its priority; queued_at: microseconds, 0 if it did not wait."""
 
     ask: Ask

@@ -7,6 +7,7 @@ the same until an agent changes and is kept for the next task that names the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from streams.faults import Fault, fault
 from streams.routing.directory import Agent, Directory, pool_key
@@ -16,8 +17,7 @@ _KEPT = 10_000
 """Answers kept; users may send any number of different patterns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What a task names. capabilities: sorted, each once."""
 
     task_id: str

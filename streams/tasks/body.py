@@ -6,9 +6,8 @@ canonical JSON, defaults filled in, without the id and without what merely accom
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from json.encoder import encode_basestring as quoted
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.canonical import canonical, digest, load_json
 from schemas.errors import InvalidInput
@@ -37,8 +36,7 @@ _HASHED = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """What was found: both hashes, and the first fault or None."""
 
     body_hash: str

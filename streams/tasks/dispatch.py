@@ -6,8 +6,7 @@ explained alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.task_row import TaskRow
 from schemas.tasks import TaskEventKind, TaskState
@@ -23,8 +22,7 @@ from streams.tasks.rows import SECOND, turn
 _BUSY = frozenset({AT_CAPACITY, AVOIDED})
 
 
-@dataclass(frozen=True, slots=True)
-class Placing:
+class Placing(NamedTuple):
     """What came of it: an agent, or a route without a free agent, or no route (then `fault`)."""
 
     asked: Asked

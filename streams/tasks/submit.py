@@ -16,6 +16,8 @@ from streams.tasks.rows import BLANK, SECOND, evolve, finish, turn
 
 Decision = Change[TaskRow] | Note | None
 
+_PAIR = HeaderPair(key="", value=b"")
+
 
 def submit(know: Knowledge, row: TaskRow | None, event: Event, command: TaskCommand) -> Decision:
     """Take a task in, recognise it, or refuse it."""
@@ -67,7 +69,7 @@ def _new_row(know: Knowledge, event: Event, command: TaskCommand, body: Body) ->
             "body_hash": body.body_hash,
             "payload_hash": body.payload_hash,
             "request": event.value,
-            "request_headers": [HeaderPair(key=key, value=value) for key, value in event.headers],
+            "request_headers": [evolve(_PAIR, {"key": key, "value": value}) for key, value in event.headers],
             "pattern": command.pattern,
             "type": command.type,
             "required_capabilities": sorted(set(command.required_capabilities)),
