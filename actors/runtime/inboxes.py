@@ -21,7 +21,7 @@ from actors.mailbox import Mailbox
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 
-_COMMIT_LOST = (CommitFailedError, IllegalStateError, RebalanceInProgressError)
+_COMMIT_LOST = (CommitFailedError, IllegalStateError, RebalanceInProgressError, TimeoutError)
 
 
 class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -101,7 +101,8 @@ class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
         if not unsaved:
             return
         try:
-            await self._consumer.commit({each: OffsetAndMetadata(*commit) for each, (_, commit) in unsaved.items()})
+            async with asyncio.timeout(self._settings.kafka.request_timeout_seconds):
+                await self._consumer.commit({each: OffsetAndMetadata(*commit) for each, (_, commit) in unsaved.items()})
         except _COMMIT_LOST as error:
             self._log.info("commit_lost", error=repr(error))
             return

@@ -80,8 +80,8 @@ async def run_host(
         host = _Host(settings, actors, codecs, sender, receiver, group, member, partitions, failpoints, refresh)
         await host.run(on_ready, stop)
     finally:
-        await receiver.stop()
-        await sender.stop()
+        await _closed(receiver.stop(), settings)
+        await _closed(sender.stop(), settings)
         member.release()
 
 
@@ -114,7 +114,8 @@ class _Host:
         }
         self._draining: dict[str, Mailbox] = {}
         self._journal = Journal(member.directory / "journal", now_micros())
-        self._outbox = Outbox(sender, prefix + TASK_REPORTS.name, report_partitions, self._settled, self._failpoints)
+        reports, limit = prefix + TASK_REPORTS.name, settings.kafka.request_timeout_seconds
+        self._outbox = Outbox(sender, reports, report_partitions, self._settled, self._failpoints, limit)
         reporter = Reporter(codecs.of(TASK_REPORTS.subject), now_micros, self._outbox.put)
         self._runner = Runner(_limits(settings), reporter, self._journal, now_micros, self._failpoints)
         self._inboxes = Inboxes(settings, receiver, group, mailboxes, self._outbox.flushed, self._failpoints)
@@ -205,9 +206,10 @@ class _Host:
         letter = dead_letter(found, error, mailbox.agent_id, now_micros())
         self._log.warning("dead_letter", position=found.position, error=str(error))
         value = self._codecs.of(DEAD_LETTERS.subject).encode(letter)
-        await self._sender.send_and_wait(
-            self._dead_letters, key=found.position.encode(), value=value, headers=headers(letter, error)
-        )
+        async with asyncio.timeout(self._settings.kafka.request_timeout_seconds):
+            await self._sender.send_and_wait(
+                self._dead_letters, key=found.position.encode(), value=value, headers=headers(letter, error)
+            )
         mailbox.close(found.partition, found.offset)
 
     def _settled(self, works: list[Work]) -> None:
@@ -242,14 +244,22 @@ class _Host:
             late = True
             await self._runner.abandon()
         flushed = asyncio.create_task(self._outbox.flushed())
-        limit = self._settings.kafka.request_timeout_seconds
-        await asyncio.wait([flushed, sending], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([flushed, sending], return_when=asyncio.FIRST_COMPLETED)  # sending has its limit
         await _cancelled([flushed])
         if sending.done():
             sending.result()
         await self._inboxes.commit()
         if late:
             raise DrainTimeout(f"handlers still ran after {self._settings.actors.drain_seconds:g} s")
+
+
+async def _closed(closing: Awaitable[None], settings: Settings) -> None:
+    """Close a client; without a broker it would wait for ever, and what is not committed is delivered again anyway."""
+    try:
+        async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
+            await closing
+    except TimeoutError:
+        structlog.get_logger("actors").warning("client_not_closed")
 
 
 def _limits(settings: Settings) -> Limits:

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaProducer
 
 from actors.mailbox import Work
 from actors.reports import Report
+from schemas.errors import BrokerUnavailable
 from schemas.failpoint import Failpoints
 from schemas.partitioning import home
 
@@ -28,7 +29,10 @@ class Outbox:
         partitions: int,
         acked: Callable[[list[Work]], None],
         failpoints: Failpoints,
+        limit_seconds: float,
     ) -> None:
+        """`limit_seconds`: a report that takes longer has failed for good."""
+        self._limit_seconds = limit_seconds
         self._producer, self._topic, self._partitions = producer, topic, partitions
         self._acked, self._failpoints = acked, failpoints
         self._waiting: list[Report] = []
@@ -50,7 +54,7 @@ class Outbox:
             await self._turn.wait()
 
     async def run(self) -> None:
-        """Send for ever. Raises KafkaError when a report fails for good: nothing of that batch is settled then."""
+        """Send for ever. Raises KafkaError or BrokerUnavailable when a report fails for good, which settles nothing."""
         while True:
             await self._filled.wait()
             self._filled.clear()
@@ -78,4 +82,9 @@ class Outbox:
         for partition, batch in open_batches.items():
             futures.append(await producer.send_batch(batch, topic, partition=partition))
         self._failpoints.hit("reports-sent")
-        await asyncio.gather(*futures)
+        try:
+            # An idempotent producer of aiokafka never gives up by itself.
+            async with asyncio.timeout(self._limit_seconds):
+                await asyncio.gather(*futures)
+        except TimeoutError:
+            raise BrokerUnavailable(f"{topic} took no reports within {self._limit_seconds:g} s") from None

@@ -50,7 +50,7 @@ async def run_actors(settings: Settings, actors: Sequence[Actor], ready_file: Pa
     failpoints = Failpoints(process_environment().get(VARIABLE, ""))
     try:
         await run_host(settings, actors, codecs, ready, stop, failpoints=failpoints, refresh=refresh)
-    except (KafkaError, BrokerUnavailable) as error:
+    except (KafkaError, BrokerUnavailable, TimeoutError) as error:
         log.error("kafka_failed", error=f"{type(error).__name__}: {error}")
         return KAFKA_FAILED
     except DrainTimeout as error:

@@ -62,7 +62,8 @@ class Stage:
             yield stage
         finally:
             for reader in stage._readers.values():
-                await reader.stop()
+                async with asyncio.timeout(5):
+                    await reader.stop()
             await producer.stop()
 
     def name(self, topic: Topic | str) -> str:
