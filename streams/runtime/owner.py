@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 
-from schemas.base import Record
 from schemas.changelog import ChangelogHeader, NoteRecord, WakeRecord
 from schemas.codec import Codec
 from schemas.partitioning import home
@@ -163,15 +162,16 @@ class Owner:
         delivery, record, source = arrival
         self.decisions += 1
         if source is not None:
-            position = source.position
+            position, now = source.position, source.now
         else:
-            position = f"{self.wire.real(delivery.topic.name)}.{delivery.partition}.{delivery.offset}"
+            topic = self.wire.real(delivery.topic.name)
+            position, now = f"{topic}.{delivery.partition}.{delivery.offset}", delivery.now
         return Event(
             delivery.topic,
             delivery.partition,
             delivery.offset,
             key,
-            delivery.now,
+            now,
             position,
             None if isinstance(record, Unreadable) else record,
             delivery.value or b"",
@@ -184,7 +184,7 @@ class Owner:
         """Also when it is redelivered: its copy may not have been acked."""
         delivery, _, source = arrival
         assert source is not None
-        headers = (*(pair for pair in delivery.headers if pair[0] != ORIGIN), (ORIGIN, source.position.encode()))
+        headers = (*(pair for pair in delivery.headers if pair[0] != ORIGIN), source.header())
         topic = self.wire.real(self.repartition.name)
         flush.outputs.append(Encoded(topic, at_home, key.encode(), delivery.value, headers))
         self.counts.rehomed += 1

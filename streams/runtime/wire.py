@@ -23,7 +23,11 @@ from schemas.topics import TASK_REQUESTS, Topic
 from streams.processor import Headers, Output
 
 ORIGIN = "x-origin"
-"""Header of a re-produced record: the position at which it was found. Believed on repartition topics only."""
+"""Header of a re-produced record: where it was found, and when it was appended there, `<position>@<microseconds>`.
+
+Believed on repartition topics only. The time travels with it because a record may be re-produced twice: what follows
+from either copy must be the same bytes.
+"""
 
 
 class Delivery(NamedTuple):
@@ -46,12 +50,20 @@ class Unreadable(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a record came from first: its position as text and in parts, under the topic's real name."""
+    """Where a record came from first: its position as text and in parts, under the topic's real name.
+
+    now: its append time there, microseconds.
+    """
 
     position: str
     topic: str
     partition: int
     offset: int
+    now: int
+
+    def header(self) -> tuple[str, bytes]:
+        """The header of a copy."""
+        return ORIGIN, f"{self.position}@{self.now}".encode()
 
 
 class Encoded(NamedTuple):
@@ -84,13 +96,14 @@ class Wire:
         """Position of a record; of its origin where it is a re-produced copy. Raises DecodeError for a bad origin."""
         if not is_copy:
             name = self.real(delivery.topic.name)
-            return Source(f"{name}.{delivery.partition}.{delivery.offset}", name, delivery.partition, delivery.offset)
+            position = f"{name}.{delivery.partition}.{delivery.offset}"
+            return Source(position, name, delivery.partition, delivery.offset, delivery.now)
         for header, value in delivery.headers:
             if header == ORIGIN:
                 try:
-                    position = value.decode()
+                    position, now = value.decode().rsplit("@", 1)
                     topic, partition, offset = position.rsplit(".", 2)
-                    return Source(position, topic, int(partition), int(offset))
+                    return Source(position, topic, int(partition), int(offset), int(now))
                 except ValueError as error:
                     raise DecodeError(f"header {ORIGIN} is no position: {value[:100]!r}") from error
         raise DecodeError(f"a record of {self.real(delivery.topic.name)} without the header {ORIGIN}")

@@ -138,7 +138,8 @@ class Checker:
                 continue
             known = chains[event.task_id].setdefault(event.version, each)
             if known.value != each.value:
-                self._bad["I3 one version, two events"].append(f"{event.task_id} {event.version}")
+                text = f"{event.task_id} {event.version} {_difference(known, each)}"
+                self._bad["I3 one version, two events"].append(text)
         for task, chain in chains.items():
             versions = sorted(chain)
             if versions != list(range(1, len(versions) + 1)):
@@ -168,7 +169,7 @@ class Checker:
             first = by_id.setdefault(each.record.event_id, each)
             again += first is not each
             if (first.value, first.topic) != (each.value, each.topic):
-                self._bad["I2 one id, two records"].append(f"{each.record.event_id} {first.topic} {each.topic}")
+                self._bad["I2 one id, two records"].append(f"{each.record.event_id} {_difference(first, each)}")
         self._facts["re_emitted"] = again
 
     # --- I7: what was refused or could not be read
@@ -299,6 +300,14 @@ class Checker:
             if place in told and place in deadlines and told[place] < deadlines[place]:
                 self._bad["timed out with its report in the log"].append(f"{place}")
         self._facts["timeouts"] = timeouts
+
+
+def _difference(one: Found, other: Found) -> str:
+    """What differs between two records that should be one."""
+    if one.topic != other.topic:
+        return f"{one.topic} {other.topic}"
+    first, second = one.record.model_dump(), other.record.model_dump()
+    return str({name: (first[name], second[name]) for name in first if first[name] != second[name]})
 
 
 async def read_all(bootstrap: str, topic: str, partitions: int) -> list[Found]:

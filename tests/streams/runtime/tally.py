@@ -61,6 +61,7 @@ class Said(Record):
     key: str
     id: str
     text: str
+    now: Micros = 0
 
 
 ASKED = Topic("asked", Wish, "key", TopicClass.L, input=True)
@@ -106,11 +107,11 @@ class Tally:
     def outputs(self, decided: Decided[Sum], event: Event) -> Iterable[Output | EnsureTopic]:
         if isinstance(decided, Note):
             text = f"{decided.kind}: {decided.error} at {decided.at} as {decided.seq}"
-            return [Output(SAID, event.key, Said(key=event.key, id=event.id(0), text=text))]
+            return [Output(SAID, event.key, Said(key=event.key, id=event.id(0), text=text, now=event.now))]
         row = decided.row
         word = "farewell " if isinstance(decided, End) else ""
         text = f"{word}{row.version}: {row.total} {row.state} at {row.decided_at}"
-        said = Output(SAID, event.key, Said(key=event.key, id=event.id(0), text=text))
+        said = Output(SAID, event.key, Said(key=event.key, id=event.id(0), text=text, now=event.now))
         if row.kind == "raise_output":
             raise RuntimeError("the outputs fell over")
         if row.kind == "inbox":
@@ -302,7 +303,7 @@ class Stand:
     ) -> Arrival:
         """A delivered record; bytes are one that cannot be read."""
         real, now = self.wire.real(topic.name), now or 10_000 + offset
-        headers = ((ORIGIN, origin.encode()),) if origin else ()
+        headers = ((ORIGIN, f"{origin}@5000".encode()),) if origin else ()
         key = b"" if isinstance(record, bytes) else record.key.encode()
         if isinstance(record, bytes):
             value, decoded = record, Unreadable("no record")
@@ -310,9 +311,8 @@ class Stand:
             value, decoded = self.wire.codecs.of(self._subject(topic, record)).encode(record), record
         delivery = Delivery(topic, number, offset, key, value, now, headers, f"{topic.name}.{number}.{offset}")
         if origin:
-            source_topic, source_number, source_offset = origin.rsplit(".", 2)
-            return Arrival(delivery, decoded, Source(origin, source_topic, int(source_number), int(source_offset)))
-        return Arrival(delivery, decoded, Source(f"{real}.{number}.{offset}", real, number, offset))
+            return Arrival(delivery, decoded, self.wire.source(delivery, is_copy=True))
+        return Arrival(delivery, decoded, Source(f"{real}.{number}.{offset}", real, number, offset, now))
 
     def _subject(self, topic: Topic, record: Any) -> str:
         return SPEC.wakes.subject if isinstance(record, WakeRecord) else ASKED.subject

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.changelog import WakeRecord
+from schemas.errors import DecodeError
 from schemas.partitioning import home
 from streams.runtime.owner import RULE_FAILED
 from streams.runtime.wire import ORIGIN
@@ -118,7 +119,7 @@ async def test_a_record_outside_its_home_is_re_produced_and_does_nothing_else(st
     await stand.take(stand.arrival(7, Wish(key=away)))
     (copy,) = stand.outputs
     assert (copy.topic, copy.partition, copy.key) == ("p.tally.repartition", 2, away.encode())
-    assert dict(copy.headers)[ORIGIN] == b"p.asked.0.7"
+    assert dict(copy.headers)[ORIGIN] == b"p.asked.0.7@10007"
     assert 0 not in stand.changelog and stand.owner.counts.stepped == 0
 
 
@@ -137,10 +138,10 @@ async def test_a_users_own_origin_header_is_replaced(stand: Stand) -> None:
     stand.own()
     arrival = stand.arrival(7, Wish(key=away))
     forged = arrival.delivery.__class__(
-        ASKED, 0, 7, None, arrival.delivery.value, 1, ((ORIGIN, b"p.asked.3.999"), ("mine", b"1")), "h"
+        ASKED, 0, 7, None, arrival.delivery.value, 1, ((ORIGIN, b"p.asked.3.999@1"), ("mine", b"1")), "h"
     )
     await stand.take(arrival._replace(delivery=forged))
-    assert stand.outputs[0].headers == (("mine", b"1"), (ORIGIN, b"p.asked.0.7"))
+    assert stand.outputs[0].headers == (("mine", b"1"), (ORIGIN, b"p.asked.0.7@10007"))
 
 
 async def test_a_copys_position_is_its_origin(stand: Stand) -> None:
@@ -160,6 +161,26 @@ async def test_a_second_copy_does_nothing_also_after_a_crash(stand: Stand) -> No
     await stand.take(copy, again, stand.arrival(2, Wish(key=K), SPEC.repartition, origin="p.asked.3.18"))
     assert stand.row(K).total == 2 and stand.row(K).cause == "p.asked.3.18"
     assert stand.outputs[0] == stand.outputs[1]
+
+
+async def test_two_copies_say_the_same_bytes_when_both_are_read_again(stand: Stand) -> None:
+    """Both lie at or below the header then, and the row's cause is the origin of both."""
+    stand.own()
+    copies = [stand.arrival(n, Wish(key=K), SPEC.repartition, now=9_000 + n, origin="p.asked.3.17") for n in range(2)]
+    await stand.take(*copies, stand.arrival(0, Wish(key=L)))
+    stand.recover(START)
+    await stand.take(*copies)
+    assert [each for each in stand.outputs if K.encode() == each.key] == [stand.outputs[0]] * 3
+    assert stand.row(K).version == 1
+
+
+@pytest.mark.parametrize("origin", ["", "p.asked.0.1", "p.asked.0.x@5", "@", "p.asked.0.1@x"])
+def test_a_bad_origin_is_an_unreadable_record(stand: Stand, origin: str) -> None:
+    delivery = stand.arrival(0, Wish(key=K), SPEC.repartition).delivery
+    with pytest.raises(DecodeError, match=ORIGIN):
+        stand.wire.source(delivery._replace(headers=((ORIGIN, origin.encode()),)), is_copy=True)
+    with pytest.raises(DecodeError, match=ORIGIN):
+        stand.wire.source(delivery, is_copy=True)
 
 
 # --- what a rule raises
