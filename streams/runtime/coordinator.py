@@ -19,14 +19,15 @@ from schemas.settings import Settings
 from schemas.topics import Topic
 from streams.processor import ProcessorSpec
 from streams.runtime.checks import refuse_unsound_topics
-from streams.runtime.faust_app import App, BatchStream, Hooks, Table, Tables
-from streams.runtime.kafka import EXIT_BUG, EXIT_KAFKA, Make, Runner
+from streams.runtime.exits import EXIT_BUG, EXIT_KAFKA, EXIT_STOP_TIMEOUT
+from streams.runtime.faust_app import App, BatchStream, Table, Tables
+from streams.runtime.faust_consumer import Hooks
+from streams.runtime.kafka import Make, Runner
 from streams.runtime.views import CompactedViews
 from streams.runtime.wakes import Clock
 from streams.runtime.wire import Wire
 
 log = structlog.get_logger("coordinator")
-EXIT_STOP_TIMEOUT = 75
 REFRESH_SECONDS = 1.0
 """`_schemas` is read again for an unknown id at most this often."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
 import mode
@@ -19,17 +19,17 @@ import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from schemas.changelog import HEADER_KEY, ChangelogHeader, WakeRecord
-from schemas.errors import DecodeError, UnknownSchemaId
+from schemas.changelog import HEADER_KEY, ChangelogHeader
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
-from schemas.topics import Topic
 from streams.processor import Processor, ProcessorSpec, Share
+from streams.runtime.arrivals import Arrivals, Schemas
 from streams.runtime.batch import run_batch
+from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA
 from streams.runtime.faust_app import App, BatchStream
 from streams.runtime.outbox import Outbox, build
 from streams.runtime.owner import Owner
-from streams.runtime.partition import Arrival, ChangelogRecord, Flush, Part, Partition, size_of
+from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition, size_of
 from streams.runtime.store import (
     FINISHED_HEADER,
     OFFSET_KEY,
@@ -43,27 +43,22 @@ from streams.runtime.store import (
     stored_row,
 )
 from streams.runtime.views import CompactedViews
-from streams.runtime.wakes import Clock, Wakes
-from streams.runtime.wire import Delivery, Encoded, Unreadable, Wire
+from streams.runtime.waker import Waker
+from streams.runtime.wakes import Clock
+from streams.runtime.wire import Wire
 
 log = structlog.get_logger("coordinator")
 
-EXIT_KAFKA = 70
-EXIT_BUG = 71
-EXIT_FENCED = 72
 FOR_EVER = 1 << 62
 
 Make = Callable[[Share], Processor[Any]]
 
 
-class Host(Protocol):
+class Host(Schemas, Protocol):
     """What a runner needs of its process."""
 
     def die(self, code: int, why: str) -> NoReturn:
         """Stop at once; nothing is committed past this point."""
-
-    async def refresh_schemas(self) -> None:
-        """Read `_schemas` again and admit what is new; throttled."""
 
 
 class Runner:
@@ -87,19 +82,14 @@ class Runner:
         self._make, self._app, self._wire, self._views = make, app, wire, views
         self._settings, self._failpoints, self._clock, self._host = settings, failpoints, clock, host
         self._changelog = wire.real(spec.changelog.name)
-        self._topics = {wire.real(topic.name): topic for topic in spec.reads}
-        self._inputs = {wire.real(topic.name): topic for topic in spec.inputs}
-        self._copies = spec.repartition.name
-        self._names = tuple(topic.name for topic in spec.reads)
+        self._arrivals = Arrivals(spec, wire, host)
+        self._topics = self._arrivals.topics
+        self._waker = Waker(spec, app, wire, settings, clock, host.die)
         self._row_codec = wire.codecs.of(spec.changelog.subject)
         self._header_codec = wire.codecs.of("changelog.header-value")
-        self._wake_codec = wire.codecs.of(spec.wakes.subject)
         self._outbox: Outbox | None = None
         self._seq = 0
         self._emitting: asyncio.Task[None] | None = None
-        self._waking: asyncio.Task[None] | None = None
-        self._heard_at = time.monotonic()
-        self._stalled: dict[tuple[str, int], tuple[int, int]] = {}
         self._declare()
 
     def _declare(self) -> None:
@@ -122,7 +112,6 @@ class Runner:
     def revoked(self) -> None:
         """All partitions are gone (the group's protocol is eager); Faust has waited for our acks."""
         self.owner = None
-        self._stalled.clear()
 
     def positioned(self, starts: Mapping[Any, int]) -> None:
         """Reading begins at these offsets, so it is known what the tails are."""
@@ -160,7 +149,7 @@ class Runner:
         await self._outbox.ensure(flush.topics)
         await asyncio.gather(*(await self._outbox.send(flush.outputs)))
         self._failpoints.hit("recovered")
-        self._heard_at = time.monotonic()
+        self._waker.heard()
         self.recovered.set()
         rows = sum(len(partition.open) for partition in owner.partitions.values())
         log.info("recovered", processor=self.spec.name, partitions=numbers, open_rows=rows)
@@ -242,14 +231,16 @@ class Runner:
             while not stream.should_stop:
                 events = await stream.next_batch(limits.batch_records, limits.idle_seconds)
                 try:
-                    if events and self.owner is not None:
-                        self._heard_at = time.monotonic()
-                        self._stalled.clear()
-                        await self._process(self.owner, events)
-                    elif time.monotonic() > self._heard_at + limits.silence_seconds and flow.is_active():
-                        await self._look_for_stalls()
-                    if flow.is_active():
-                        self._nudge()
+                    owner = self.owner
+                    if owner is None:
+                        continue
+                    if events:
+                        self._waker.heard()
+                        await self._process(owner, events)
+                    elif flow.is_active() and self._waker.silent_for(limits.silence_seconds):
+                        await self._waker.look_for_stalls(owner)
+                    if flow.is_active() and owner is self.owner and self._outbox is not None:
+                        self._waker.nudge(owner, self._outbox)
                 except KafkaError as error:
                     self._host.die(EXIT_KAFKA, f"{self.spec.name}: {error!r}")
                 except Exception as error:
@@ -261,7 +252,7 @@ class Runner:
             stream.finish()
 
     async def _process(self, owner: Owner, events: list[Any]) -> None:
-        arrivals = [await self._arrive(event) for event in events]
+        arrivals = [await self._arrivals.of(event) for event in events]
         tracked = self._app.consumer._unacked_messages
 
         def track(event: Any, waiting: bool) -> None:
@@ -271,39 +262,6 @@ class Runner:
             await self._write(owner, flush)
 
         await run_batch(owner, arrivals, write, track)
-
-    async def _arrive(self, event: Any) -> Arrival:
-        message = event.message
-        headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
-        delivery = Delivery(
-            self._topics[message.topic],
-            message.partition,
-            message.offset,
-            message.key,
-            message.value,
-            round(message.timestamp * 1_000_000),
-            tuple(headers),
-            event,
-        )
-        try:
-            return self._decoded(delivery)
-        except UnknownSchemaId:
-            await self._host.refresh_schemas()
-        return self._decoded(delivery, is_last_try=True)
-
-    def _decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:
-        is_copy = delivery.topic.name == self._copies
-        source = None
-        try:
-            source = self._wire.source(delivery, is_copy)
-            topic: Topic = self._wire.topic_of_origin(source, self._inputs) if is_copy else delivery.topic
-            return Arrival(delivery, self._wire.decode(topic, delivery.value, source, delivery.now), source)
-        except DecodeError as error:
-            return Arrival(delivery, Unreadable(str(error)), source)
-        except UnknownSchemaId as error:
-            if not is_last_try:
-                raise
-            return Arrival(delivery, Unreadable(str(error)), source)
 
     # --- one flush
 
@@ -395,72 +353,3 @@ class Runner:
         silent = time.monotonic() - self._app.hooks.heartbeat_at
         if silent > self._settings.coordinator.session_timeout_seconds:
             self._host.die(EXIT_FENCED, f"the group has not heard of us for {silent:.1f} s; another may own our partitions")
-
-    # --- wakes
-
-    def _nudge(self) -> None:
-        """Send wakes, if any are wanted and no tail is unread; at most one round at a time."""
-        owner = self.owner
-        if owner is None or (self._waking and not self._waking.done()):
-            return
-        if not owner.partitions or any(partition.left for partition in owner.partitions.values()):
-            return
-        wakes, now = Wakes(owner, self._names, self._settings.coordinator.wake_again_seconds), self._clock.now()
-        ready, ripe = wakes.ready(now), wakes.ripe(now)
-        if ready or ripe:
-            self._waking = asyncio.ensure_future(self._wake(wakes, ready, ripe))
-
-    async def _wake(self, wakes: Wakes, ready: list[tuple[int, str, int]], ripe: list[Partition]) -> None:
-        assert self._outbox is not None
-        try:
-            now = self._clock.now()  # before the ends are asked for: a time at which they were all read is wanted
-            ends = await self._ends(ripe) if ripe else {}
-            topic = self._wire.real(self.spec.wakes.name)
-            outputs = [
-                Encoded(topic, number, key.encode(), self._wake_codec.encode(WakeRecord(key=key, version=version)), ())
-                for number, key, version in [*ready, *wakes.due(now, ends)]
-            ]
-            await asyncio.gather(*(await self._outbox.send(outputs)))
-        except KafkaError as error:
-            self._host.die(EXIT_KAFKA, f"wakes of {self.spec.name}: {error!r}")
-        except Exception as error:
-            log.exception("wake_failed", processor=self.spec.name)
-            self._host.die(EXIT_BUG, f"wakes of {self.spec.name}: {error!r}")
-
-    async def _ends(self, partitions: Iterable[Partition]) -> dict[tuple[str, int], int]:
-        """The log ends that the broker names now; 0 where nothing is left but markers of users' transactions."""
-        consumer = self._app.consumer
-        places = {
-            TP(name, partition.number): partition for partition in partitions for name in self._topics
-        }  # fmt: skip
-        ends: dict[Any, int] = await consumer.highwaters(*places)
-        seen = {place: partition.seen.get(self._topics[place.topic].name, -1) for place, partition in places.items()}
-        late = [place for place in places if seen[place] + 1 < ends[place]]
-        reached = await consumer._thread.reached(*late) if late else {}
-        for place, (position, last) in reached.items():
-            if position >= ends[place] and last <= seen[place]:
-                ends[place] = 0
-        return {(self._topics[place.topic].name, place.partition): end for place, end in ends.items()}
-
-    async def _look_for_stalls(self) -> None:
-        """A net that is never expected to hold anything: for a while nothing came, though the broker has more.
-
-        One look is no proof, a record may be on its way; at the second the log is read again, at the third we stop.
-        """
-        owner, self._heard_at = self.owner, time.monotonic()
-        if owner is None:
-            return
-        ends = await self._ends(owner.partitions.values())
-        before, self._stalled = self._stalled, {}
-        for (name, number), end in ends.items():
-            reached = owner.partitions[number].seen.get(name, end)
-            if reached + 1 >= end:
-                continue
-            known, looks = before.get((name, number), (reached, 0))
-            looks = looks + 1 if known == reached else 1
-            self._stalled[name, number] = reached, looks
-            if looks == 3:
-                self._host.die(EXIT_BUG, f"{name}.{number}: {end} in the log, {reached} was the last delivered")
-            if looks == 2:
-                log.error("stall", topic=name, partition=number, end=end, delivered=reached)
-                await self._app.consumer.read_again(TP(self._wire.real(name), number), reached + 1)

@@ -21,12 +21,12 @@ import rocksdict
 from faust.stores.rocksdb import Store as RocksStore
 
 from schemas.changelog import HEADER_KEY, ChangelogHeader
+from streams.runtime.exits import EXIT_BUG
 
 FINISHED_HEADER = "finished"
 """Header of a changelog record whose row is finished: when it may leave, 8 bytes of microseconds."""
 
 OFFSET_KEY: bytes = RocksStore.offset_key
-EXIT_BROKEN_CHANGELOG = 71
 _TIME = struct.Struct(">Q")
 # Open and finished rows lie under prefixes of their own, so that a takeover scans the open ones only; beside the
 # finished ones lies an index by time, so that the oldest can leave without a scan.
@@ -135,7 +135,7 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
         except Exception as error:
             # Faust would log it and go on with a table that lacks rows.
             print(f"recovery of {self.table_name} failed: {error!r}", file=sys.stderr, flush=True)
-            os._exit(EXIT_BROKEN_CHANGELOG)
+            os._exit(EXIT_BUG)
 
     def apply(self, message: Any) -> None:
         """Take one changelog record; nothing reaches the rows before its header row is read."""

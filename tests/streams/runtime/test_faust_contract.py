@@ -34,7 +34,7 @@ from faust.types import TP
 from faust.types.tuples import Message
 from mode.threads import MethodQueue, QueueServiceThread
 
-from streams.runtime.faust_app import ConsumerThread
+from streams.runtime.faust_consumer import ConsumerThread
 
 Thread = driver.AIOKafkaConsumerThread
 

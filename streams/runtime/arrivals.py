@@ -1,0 +1,67 @@
+"""From Faust's events to arrivals: the record decoded once, with the place it first came from.
+
+Decoding happens before a batch is stepped, because a schema id that nobody has seen yet may ask for a look at `_schemas`,
+and no step may wait for anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from schemas.errors import DecodeError, UnknownSchemaId
+from schemas.topics import Topic
+from streams.processor import ProcessorSpec
+from streams.runtime.partition import Arrival
+from streams.runtime.wire import Delivery, Unreadable, Wire
+
+
+class Schemas(Protocol):
+    """What decoding may ask for."""
+
+    async def refresh_schemas(self) -> None:
+        """Read `_schemas` again and admit what is new; throttled."""
+
+
+class Arrivals:
+    """Makes the arrivals of one processor."""
+
+    def __init__(self, spec: ProcessorSpec, wire: Wire, schemas: Schemas) -> None:
+        self.topics = {wire.real(topic.name): topic for topic in spec.reads}
+        self._inputs = {wire.real(topic.name): topic for topic in spec.inputs}
+        self._copies = spec.repartition.name
+        self._wire = wire
+        self._schemas = schemas
+
+    async def of(self, event: Any) -> Arrival:
+        """The arrival of one of Faust's events."""
+        message = event.message
+        headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
+        delivery = Delivery(
+            self.topics[message.topic],
+            message.partition,
+            message.offset,
+            message.key,
+            message.value,
+            round(message.timestamp * 1_000_000),
+            tuple(headers),
+            event,
+        )
+        try:
+            return self._decoded(delivery)
+        except UnknownSchemaId:
+            await self._schemas.refresh_schemas()
+        return self._decoded(delivery, is_last_try=True)
+
+    def _decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:
+        is_copy = delivery.topic.name == self._copies
+        source = None
+        try:
+            source = self._wire.source(delivery, is_copy)
+            topic: Topic = self._wire.topic_of_origin(source, self._inputs) if is_copy else delivery.topic
+            return Arrival(delivery, self._wire.decode(topic, delivery.value, source, source.now), source)
+        except DecodeError as error:
+            return Arrival(delivery, Unreadable(str(error)), source)
+        except UnknownSchemaId as error:
+            if not is_last_try:
+                raise
+            return Arrival(delivery, Unreadable(str(error)), source)
