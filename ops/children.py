@@ -19,13 +19,14 @@ from pathlib import Path
 from ops.running import Birth, Member
 from schemas.errors import OperatorError
 
+_REFUSALS = (1, 2)  # exit codes of a named error and of wrong use: another try would end the same
 _POLL_S = 0.05
 _TAIL_BYTES = 8000
 
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """How ends are answered: pauses in seconds, and how many ends while the system starts are an error.
+    """How ends are answered: pauses in seconds, and how many crashes while the system starts are an error.
 
     A process that ran for `healthy_s` begins again with the shortest pause.
     """
@@ -110,19 +111,26 @@ class Child:
         pause_s = self._restarts.pause_s_initial
         while True:
             begun = time.monotonic()
-            process = await self._start()
-            await self._watch_until_ready(process)
-            code = await process.wait()
+            code, how = await self._run_once()
             self._ends += 1
-            if not self._settled and self._ends >= self._restarts.first_ends:
-                what = f"{self.spec.role} ended with code {code} while starting"
-                raise failure(what, self.spec.log_file, self._log_start)
+            if not self._settled and (code in _REFUSALS or self._ends >= self._restarts.first_ends):
+                raise failure(f"{self.spec.role} {how} while starting", self.spec.log_file, self._log_start)
             if time.monotonic() - begun >= self._restarts.healthy_s:
                 pause_s = self._restarts.pause_s_initial
-            self._tell(f"{self.spec.role} ended with code {code}; it is started again in {pause_s:g} s")
+            self._tell(f"{self.spec.role} {how}; it is started again in {pause_s:g} s")
             self._to("restarting")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, self._restarts.pause_s_max)
+
+    async def _run_once(self) -> tuple[int | None, str]:
+        """Start it and stay until it has ended; returns its exit code and words for it."""
+        try:
+            process = await self._start()
+        except OSError as error:  # no memory, no process left, a full disk: all of them may pass
+            return None, f"could not be started ({error})"
+        await self._watch_until_ready(process)
+        code = await process.wait()
+        return code, f"ended with code {code}"
 
     async def _start(self) -> asyncio.subprocess.Process:
         spec = self.spec

@@ -25,7 +25,7 @@ from ops.broker.local import BrokerOptions, LocalKafka
 from ops.children import Child, ChildSpec, Restarts
 from ops.running import Birth, Entry, Member
 from ops.topics import apply
-from schemas.errors import BrokerUnavailable, OperatorError
+from schemas.errors import OperatorError, TroupeError
 from schemas.settings import Settings
 from topology import troupe
 
@@ -74,6 +74,7 @@ class Supervisor:
             update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": self._bootstrap})}
         )
         self._note()
+        self._plan.tell(f"Kafka runs at {self._bootstrap}")
         await apply(settings, troupe())
         for spec in self._plan.children(settings):
             self._children.append(Child(spec, self._note, self._plan.tell, self._plan.restarts))
@@ -97,19 +98,17 @@ class Supervisor:
         finally:
             running.remove(self._plan.environ, self._plan.settings.data_dir)
 
+    async def until_failed(self) -> None:
+        """Wait as long as all is watched over; raises what made a watch end, which nothing should."""
+        watches = [asyncio.create_task(child.until_failed()) for child in self._children]
+        if self._broker_watch is not None:
+            watches.append(self._broker_watch)
+        await _first(watches)
+
     async def _until_ready(self) -> None:
         """Wait for all children; the first that cannot work ends the wait with its error."""
-        failing = [asyncio.create_task(child.until_failed()) for child in self._children]
         ready = asyncio.create_task(_all(child.until_ready() for child in self._children))
-        try:
-            await asyncio.wait([ready, *failing], return_when=asyncio.FIRST_COMPLETED)
-            for task in (*failing, ready):
-                if task.done():
-                    task.result()
-        finally:
-            for task in (ready, *failing):
-                task.cancel()
-            await asyncio.wait([ready, *failing])
+        await _first([*(asyncio.create_task(child.until_failed()) for child in self._children), ready])
         for child in self._children:
             child.settle()
 
@@ -130,7 +129,10 @@ class Supervisor:
         )
 
     def _note(self) -> None:
-        running.write(self._plan.environ, self.entry())
+        try:
+            running.write(self._plan.environ, self.entry())
+        except OperatorError as error:  # a full disk must not end what runs
+            self._plan.tell(f"{error}; {error.hint}")
 
     # the embedded broker
 
@@ -163,7 +165,7 @@ class Supervisor:
                 await self._start_broker(kafka)
                 self._note()
                 self._plan.tell(f"broker is back at {self._bootstrap}")
-            except (OperatorError, BrokerUnavailable) as error:
+            except (TroupeError, OSError) as error:
                 self._plan.tell(f"broker cannot be started: {error}")
 
     def _guard_brokers(self, pids: list[int]) -> None:
@@ -190,6 +192,18 @@ class Supervisor:
 
 async def _all(waits: Iterable[Coroutine[Any, Any, None]]) -> None:
     await asyncio.gather(*waits)
+
+
+async def _first(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for one task, raise its error, end the others."""
+    try:
+        done, _waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @asynccontextmanager

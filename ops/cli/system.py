@@ -6,8 +6,10 @@ import asyncio
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+import typer
 
 from ops.broker.local import BrokerOptions, LocalKafka
 from ops.cli.options import AsJson, Data
@@ -16,7 +18,8 @@ from ops.cli.up import document
 from ops.running import Entry, Member, entries, find, remove
 from schemas.settings import process_environment
 
-_STOP_S = 60.0  # the supervisor's own limits for its children and its broker together are shorter
+Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds for a clean stop; then it is killed.")]
+
 _KILL_S = 5.0
 _POLL_S = 0.05
 
@@ -34,10 +37,10 @@ def ps(data: Data = None, as_json: AsJson = False) -> None:
         print_table(("role", "pid", "state", "addresses"), rows, title=str(entry.data))
 
 
-def down(data: Data = None, as_json: AsJson = False) -> None:
+def down(data: Data = None, timeout: Timeout = 60.0, as_json: AsJson = False) -> None:
     """Stop the running system. Data stays."""
     entry = _running(data)
-    stopped = [] if entry is None else _stop(entry)
+    stopped = [] if entry is None else _stop(entry, timeout)
     if as_json:
         print_json({"stopped": stopped})
     else:
@@ -54,11 +57,11 @@ def _running(data: Path | None) -> Entry | None:
     return find(environ, None) if running else None
 
 
-def _stop(entry: Entry) -> list[str]:
+def _stop(entry: Entry, limit_s: float) -> list[str]:
     """Ask the supervisor, wait, then end whatever is left; returns the roles that ran."""
     alive = [member for member in entry.members if member.birth.process() is not None]
     supervisors = [member for member in alive if member.role == "supervisor"]
-    _end(supervisors, _STOP_S)
+    _end(supervisors, limit_s)
     # A killed supervisor leaves its children to their lifelines; what is still here after that is ended by hand.
     _end([member for member in alive if member.role.startswith("actors")], _KILL_S)
     _end([member for member in alive if member.role == "coordinator"], _KILL_S)

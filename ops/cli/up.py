@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from ops.cli.roles import LOGS, ROLES, children, with_instance
 from ops.cli.show import print_json, print_table, say
 from ops.logs import quiet_libraries
 from ops.running import Entry
-from ops.supervise import Plan, Supervisor, supervised
+from ops.supervise import Plan, supervised
 from schemas.settings import Settings, process_environment
 
 EMBEDDED_PARTITIONS = 2
@@ -48,6 +48,8 @@ def up(
     """Start Kafka, the coordinator and the agents, and watch over them until Ctrl-C."""
     quiet_libraries()
     settings = settings_of(broker, data, config, sets)
+    if port and names_broker(settings):
+        raise WrongUse("--port is for the embedded Kafka, and another one is named", hint="leave one of them out")
     plan = plan_of(settings, port, _roles(only), [_file(each) for each in agents or ()])
     if detach:
         if plan.broker is not None:
@@ -120,7 +122,7 @@ async def _foreground(plan: Plan, as_json: bool, ready_file: Path | None) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with supervised(plan) as supervisor:
-        if not await _started(supervisor, stop):
+        if not await _before(stop, supervisor.start()):
             return
         found = document(supervisor.entry())
         if ready_file is not None:
@@ -130,24 +132,24 @@ async def _foreground(plan: Plan, as_json: bool, ready_file: Path | None) -> Non
         else:
             show(found, as_json)
             say("Ctrl-C stops it all.")
-        await stop.wait()
+        await _before(stop, supervisor.until_failed())
         say("stopping")
 
 
-async def _started(supervisor: Supervisor, stop: asyncio.Event) -> bool:
-    """Whether all got ready before somebody asked to stop."""
-    starting = asyncio.create_task(supervisor.start())
+async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Whether the work was done before somebody asked to stop; raises its error, and ends it if it is not done."""
+    task = asyncio.create_task(work)
     asked = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait([starting, asked], return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
+        await asyncio.wait([task, asked], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
             return True
         return False
     finally:
         asked.cancel()
-        starting.cancel()
-        await asyncio.wait([starting])
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _roles(only: str | None) -> tuple[str, ...]:

@@ -87,13 +87,24 @@ async def test_a_killed_one_is_started_again_as_often_as_needed(tmp_path: Path) 
 
 
 async def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
-    code = "import sys; print('Error: no such agent', file=sys.stderr); print('Hint: write one'); sys.exit(3)"
-    async with child(spec(tmp_path, code)) as made:
+    code = "import sys; print('Error: no such agent', file=sys.stderr); print('Hint: write one'); sys.exit(1)"
+    told: list[str] = []
+    async with child(spec(tmp_path, code), told) as made:
         with pytest.raises(OperatorError) as caught:
             async with asyncio.timeout(20):
                 await made.until_failed()
-    assert str(caught.value) == "worker ended with code 3 while starting: no such agent"
+    assert str(caught.value) == "worker ended with code 1 while starting: no such agent"
     assert caught.value.hint == "write one"
+    assert told == []
+
+
+async def test_one_that_crashes_while_starting_gets_a_few_tries(tmp_path: Path) -> None:
+    told: list[str] = []
+    async with child(spec(tmp_path, "raise SystemExit(70)"), told) as made:
+        with pytest.raises(OperatorError, match="ended with code 70 while starting"):
+            async with asyncio.timeout(20):
+                await made.until_failed()
+    assert len(told) == QUICK.first_ends - 1
 
 
 async def test_one_that_is_never_ready_is_killed(tmp_path: Path) -> None:

@@ -174,6 +174,14 @@ def test_a_system_that_cannot_start_says_why_and_leaves_nothing(troupe: Installa
     assert troupe.processes() == []
 
 
+def test_a_supervisor_that_hangs_is_killed_in_the_end(troupe: Installation) -> None:
+    troupe.up("--only", "coordinator")
+    os.kill(troupe.pids()["supervisor"], signal.SIGSTOP)
+    troupe.run("down", "--timeout", "1")
+    assert troupe.json("ps") == []
+    troupe.until(lambda: troupe.processes() == [], 10)
+
+
 def test_ctrl_c_stops_it_all(troupe: Installation) -> None:
     with (troupe.root / "out").open("w") as out:
         command = troupe_command("up", "--data", str(troupe.data), "--only", "coordinator")
