@@ -13,12 +13,15 @@ from rich.table import Table
 
 from ops.running import Entry
 from ops.views.tasks import plain
+from schemas.base import Envelope
 from schemas.settings import Settings
 from schemas.tasks import TaskEvent, TaskState
 
 _COLOURS = ("magenta", "cyan", "green", "yellow")
 _BAD = frozenset({TaskState.FAILED, TaskState.DEAD_LETTERED, TaskState.REFUSED})
-_VALUE_CHARS = 240  # of a decoded record; the whole is one command away
+_VALUE_CHARS = 200  # of a decoded record; the whole is one command away
+_UNSAID = frozenset({*Envelope.model_fields, "instance", "seq", "registry_at"})
+"""Fields that every record has, or that only a replay needs; they would push out what differs."""
 
 
 class Stage:
@@ -39,8 +42,8 @@ class Stage:
             table.add_row(member.role, str(member.birth.pid), ", ".join(member.addresses))
         self._console.print(table)
         self._console.print(f"ready after {seconds:.1f} s", highlight=False)
-        self.step("Three tasks, and what the coordinator decides about each (read live from tasks.events)")
-        self._console.print("[dim]     ms since submit[/dim]", highlight=False)
+        self.step("Three tasks, and what the coordinator decides about each, live from tasks.events")
+        self._console.print("[dim]ms since submit[/dim]", highlight=False)
 
     def submitting(self, task_id: str, pattern: str, payload: Mapping[str, Any]) -> None:
         """Show a submit that is about to be made."""
@@ -61,8 +64,9 @@ class Stage:
 
     def waiting(self, task_id: str, grace_s: float) -> None:
         """Say why the tour pauses."""
-        text = f"an agent for this pattern may still register: the coordinator gives it {grace_s:g} s"
-        self._console.print(f"[dim]          {task_id} has no answer yet; {text}[/dim]", highlight=False)
+        text = f"an agent for its pattern may still come, the coordinator gives it {grace_s:g} s"
+        line = f"[dim]{'':10}{task_id} has no answer yet: {text}[/dim]"
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def result(self, result: Mapping[str, Any], picture: Path) -> None:
         """Show the anomalies and where the picture is."""
@@ -75,7 +79,7 @@ class Stage:
             cells = (each["timestamp"][:7], f"{each['value']:.0f}", f"{each['expected']:.1f}", score, each["severity"])
             table.add_row(*cells)
         self._console.print(table)
-        self._console.print("thousand jobs against the month before; U.S. Bureau of Labor Statistics, public domain")
+        self._console.print("(thousand jobs; U.S. Bureau of Labor Statistics, public domain)", highlight=False)
         self._console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
 
     def topics(self, topics: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -87,7 +91,8 @@ class Stage:
                 schema = record["schema"]["name"] if record["schema"] else "-"
                 place = f"[{record['partition']}]@{record['offset']}"
                 head = f"  {place} key={record['key']} {schema} "
-                self._console.print(f"[cyan]{escape(head)}[/cyan]{escape(_short(record['value']))}", highlight=False)
+                line = f"[cyan]{escape(head)}[/cyan]{escape(_short(record['value']))}"
+                self._console.print(line, highlight=False, soft_wrap=True)
 
     def other_tools(self, settings: Settings, stays: bool) -> None:
         """Say how to look with tools that are not ours."""
@@ -118,12 +123,12 @@ def tools(address: str) -> list[str]:
         f"kcat -b {address} -L                                            # topics and partitions",
         f"kcat -b {address} -C -t tasks.events -o -5 -e -f '%k %o %h\\n'   # keys, offsets, headers",
         f"kafka-console-consumer --bootstrap-server {address} --topic tasks.events --from-beginning",
-        f"kaskade consumer -b {address} -t tasks.events --from-beginning",
+        f"kaskade consumer -b {address} -t tasks.events -k string            # or: kaskade admin -b {address}",
     ]
 
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        value = {name: item for name, item in value.items() if item not in (None, "", [], {})}
+        value = {name: item for name, item in value.items() if name not in _UNSAID and item not in (None, "", [], {})}
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _VALUE_CHARS else text[: _VALUE_CHARS - 1] + "…"
