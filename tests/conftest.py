@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from ops.broker.local import BrokerOptions, LocalKafka
-from ops.broker.ports import choose
 from ops.topics import apply
 from schemas.settings import Coordinator, Kafka, Settings
 from topology import troupe
@@ -24,7 +23,7 @@ from topology import troupe
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a real Kafka that lives as long as the test run."""
     directory = tmp_path_factory.mktemp("kafka")
-    kafka = LocalKafka(BrokerOptions(directory=directory, port=choose(1)[0], overrides={"log.retention.bytes": "-1"}))
+    kafka = LocalKafka(BrokerOptions(directory=directory))
     started = asyncio.run(kafka.start())
     yield started.bootstrap
     asyncio.run(kafka.stop())

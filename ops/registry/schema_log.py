@@ -15,7 +15,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import BrokerUnavailable, DecodeError, OperatorError, SchemaError
 from schemas.registry import LEVEL, NOOP_KEY, SchemaView
@@ -81,9 +81,12 @@ async def _ensure_topic(bootstrap: str, replicas: int) -> None:
         if TOPIC in await admin.list_topics():
             return
         topic = NewTopic(TOPIC, 1, replicas, topic_configs={"cleanup.policy": "compact"})
-        await admin.create_topics([topic])
-    except TopicAlreadyExistsError:
-        pass  # another process was faster
+        response = await admin.create_topics([topic])
+        for name, code, *_ in response.topic_errors:  # answered, not raised
+            if code and for_code(code) is not TopicAlreadyExistsError:  # another process may be faster
+                raise for_code(code)(name)
+        while TOPIC not in await admin.list_topics():  # within the caller's limit
+            await asyncio.sleep(_AGAIN_SECONDS)
     finally:
         await admin.close()
 
