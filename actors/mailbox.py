@@ -18,11 +18,29 @@ from actors.handlers import Operations
 from actors.ledger import Ledger
 from schemas.inbox import AssignedTask
 
-REMEMBERED = 10_000
-"""Finished and cancelled assignments that an agent remembers, so that a second delivery of one is not worked on."""
+REMEMBERED = 20_000
+"""Assignments that a host remembers after their end; a coordinator repeats at most its last batches."""
 
 Identity = tuple[str, int]
-"""(task_id, epoch): one assignment."""
+"""(task_id, epoch): one assignment, over all agents."""
+
+
+class Past:
+    """The last finished and cancelled assignments of a host, so that a second delivery of one is not worked on."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[Identity, None] = {}
+
+    def __contains__(self, identity: Identity) -> bool:
+        return identity in self._known
+
+    def add(self, identity: Identity) -> None:
+        known = self._known
+        known[identity] = None
+        if len(known) > REMEMBERED:
+            del known[next(iter(known))]
 
 
 class Stage(Enum):
@@ -68,6 +86,7 @@ class Mailbox:
     agent_id: str
     max_in_flight: int
     operations: Operations
+    past: Past
     ledgers: dict[int, Ledger] = field(default_factory=dict)
     running: int = 0
     waiting: int = 0
@@ -75,7 +94,6 @@ class Mailbox:
     _ready: deque[Work] = field(default_factory=deque)
     # By task_id; a key is there while its task is ready or running, and has no queue as long as nobody waits behind it.
     _behind: dict[str, deque[Work] | None] = field(default_factory=dict)
-    _past: dict[Identity, None] = field(default_factory=dict)
 
     @property
     def load(self) -> int:
@@ -89,7 +107,7 @@ class Mailbox:
         if known is not None:
             known.places += [place for place in work.places if place not in known.places]
             return False
-        if identity in self._past:
+        if identity in self.past:
             self._close(work)
             return False
         self._hand[identity] = work
@@ -110,7 +128,7 @@ class Mailbox:
         identity = (task_id, epoch)
         work = self._hand.get(identity)
         if work is None:
-            self._remember(identity)
+            self.past.add(identity)
             return None
         if work.stage is Stage.RUNNING:
             work.stage = Stage.DROPPED
@@ -151,7 +169,7 @@ class Mailbox:
         """All that follows from an assignment is acknowledged: it leaves the hand and its offsets are finished."""
         identity = work.identity
         self._hand.pop(identity, None)
-        self._remember(identity)
+        self.past.add(identity)
         self._close(work)
 
     def close(self, partition: int, offset: int) -> None:
@@ -184,12 +202,6 @@ class Mailbox:
             self._ready.append(behind.popleft())
         else:
             del self._behind[task_id]
-
-    def _remember(self, identity: Identity) -> None:
-        past = self._past
-        past[identity] = None
-        if len(past) > REMEMBERED:
-            del past[next(iter(past))]
 
     def _close(self, work: Work) -> None:
         for partition, offset in work.places:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from actors.heartbeats import Heartbeats, Pulse
 from actors.inbox import Taken, take
 from actors.journal import Journal
 from actors.ledger import Ledger
-from actors.mailbox import Mailbox, Work
+from actors.mailbox import Mailbox, Past, Work
 from actors.member import Member
 from actors.poison import Found, dead_letter, headers
 from actors.reports import Reporter
@@ -74,7 +74,9 @@ async def run_host(
     receiver = consumer(settings, group, group, f"{settings.actors.host}-{member.name}")
     try:
         await sender.start()
-        await register(settings, [actor.definition() for actor in actors], codecs, sender, now_micros)
+        known = register(settings, [actor.definition() for actor in actors], codecs, sender, now_micros)
+        if not await _done_before(stop, known):
+            return
         await receiver.start()
         partitions = len(await sender.partitions_for(settings.kafka.topic_prefix + TASK_REPORTS.name))
         host = _Host(settings, actors, codecs, sender, receiver, group, member, partitions, failpoints, refresh)
@@ -108,8 +110,9 @@ class _Host:
         self._log = structlog.get_logger("actors")
         self._inbox_codec = codecs.of(INBOX.subject)
         self._dead_letters = prefix + DEAD_LETTERS.name
+        past = Past()
         mailboxes = {
-            prefix + inbox_name(actor.agent_id): Mailbox(actor.agent_id, actor.max_in_flight, actor.operations)
+            prefix + inbox_name(actor.agent_id): Mailbox(actor.agent_id, actor.max_in_flight, actor.operations, past)
             for actor in actors
         }
         self._draining: dict[str, Mailbox] = {}
@@ -251,6 +254,18 @@ class _Host:
         await self._inboxes.commit()
         if late:
             raise DrainTimeout(f"handlers still ran after {self._settings.actors.drain_seconds:g} s")
+
+
+async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether the work was done before `stop` was set; it is given up then."""
+    working, asked = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, asked], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        await _cancelled([working, asked])
 
 
 async def _closed(closing: Awaitable[None], settings: Settings) -> None:

@@ -18,6 +18,9 @@ from schemas.errors import BrokerUnavailable
 from schemas.failpoint import Failpoints
 from schemas.partitioning import home
 
+ON_THE_WIRE_SECONDS = 0.005
+"""The producer writes in tasks of its own: only after a moment has a batch been sent, which one failpoint needs."""
+
 
 class Outbox:
     """Reports on their way to one topic. `acked` is called with the works that are done with, after their ack."""
@@ -81,7 +84,9 @@ class Outbox:
                 batch.append(key=key.encode(), value=value, timestamp=None, headers=headers)
         for partition, batch in open_batches.items():
             futures.append(await producer.send_batch(batch, topic, partition=partition))
-        self._failpoints.hit("reports-sent")
+        if self._failpoints.armed("reports-sent"):
+            await asyncio.sleep(ON_THE_WIRE_SECONDS)
+            self._failpoints.hit("reports-sent")
         try:
             # An idempotent producer of aiokafka never gives up by itself.
             async with asyncio.timeout(self._limit_seconds):

@@ -68,6 +68,8 @@ async def test_a_kill_at_each_step_loses_nothing(broker: str, tmp_path: Path, po
         assert again <= 150
         if point in ("inbox-polled", "journalled", "handled", "offsets-committed"):
             assert again == 0  # nothing had been sent, or all of it was committed
+        else:
+            assert again > 0  # it had been sent and not committed
 
 
 async def test_a_killed_host_has_its_inboxes_back_at_once(broker: str, tmp_path: Path) -> None:
@@ -158,3 +160,35 @@ async def _trickle(stage: Stage, count: int) -> None:
     for start in range(0, count, 100):
         await stage.assign_many("quick", [assignment(f"t{n:05}", {"n": n}) for n in range(start, start + 100)])
         await asyncio.sleep(0.1)
+
+
+async def test_a_killed_replica_is_replaced_by_the_other(broker: str, tmp_path: Path) -> None:
+    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=2) as stage:
+        await stage.enrol(*load_agents(FILE))
+        async with process(stage) as one, process(stage) as two:
+            sending = asyncio.create_task(_trickle(stage, 2000))
+            await asyncio.sleep(0.7)
+            one.kill()
+            await killed(one)
+            await sending
+            reports = await stage.reports(lambda seen: len(outcomes(seen)) == 2000, 30)
+            await stage.committed_to("quick", 2000)
+            assert two.returncode is None
+        assert set(outcomes(reports).values()) == {"completed"}
+
+
+async def test_a_host_that_was_suspended_goes_on(broker: str, tmp_path: Path) -> None:
+    """Its inboxes are its replica's when it wakes; what it had in hand is done twice at worst, and never lost."""
+    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=2) as stage:
+        await stage.enrol(*load_agents(FILE))
+        await stage.assign_many("quick", [assignment(f"a{n:03}", {"n": n}) for n in range(200)])
+        async with process(stage, "reports-sent:1:stop", wait=False) as one:
+            await stage.reports(len)
+            async with process(stage):
+                await stage.reports(lambda seen: len(outcomes(seen)) == 200)
+                one.send_signal(signal.SIGCONT)
+                await stage.assign_many("quick", [assignment(f"b{n:03}", {"n": n}) for n in range(200)])
+                reports = await stage.reports(lambda seen: len(outcomes(seen)) == 400)
+                await stage.committed_to("quick", 400)
+                assert one.returncode is None
+        assert set(outcomes(reports).values()) == {"completed"}

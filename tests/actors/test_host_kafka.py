@@ -438,3 +438,12 @@ async def test_a_full_agent_does_not_hold_back_another(broker: str, tmp_path: Pa
         await stage.reports(lambda seen: len(outcomes(seen)) == 205)
         await stage.committed_to("full", 200)
         assert diary.begun == [f"f{n:03}/1" for n in range(200)]
+
+
+async def test_a_stop_while_nobody_answers_the_registration(broker: str, tmp_path: Path) -> None:
+    async with Stage.open(broker, tmp_path) as stage:
+        stop = asyncio.Event()
+        running = asyncio.create_task(run_host(stage.settings, [Actor("adder", add)], stage.codecs, stop.set, stop))
+        await stage.commands(len)
+        stop.set()
+        await asyncio.wait_for(running, 5)

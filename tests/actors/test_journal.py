@@ -9,7 +9,7 @@ import pytest
 from actors.api import Context
 from actors.handlers import Operations
 from actors.journal import Journal
-from actors.mailbox import Mailbox, Work
+from actors.mailbox import Mailbox, Past, Work
 from schemas.inbox import AssignedTask
 
 NOW, LATER = 1_000, 10**15
@@ -21,7 +21,7 @@ async def echo(payload: dict, ctx: Context) -> dict:  # type: ignore[type-arg]
 
 def work(task_id: str, epoch: int = 1, deadline: int = LATER) -> Work:
     task = AssignedTask(task_id=task_id, attempt=epoch, epoch=epoch, deadline_at=deadline)
-    return Work(Mailbox("echo", 10, Operations(echo)), task, "inbox.0.0", [(0, 0)])
+    return Work(Mailbox("echo", 10, Operations(echo), Past()), task, "inbox.0.0", [(0, 0)])
 
 
 def killed(path: Path, *works: Work, ended: tuple[Work, ...] = ()) -> None:

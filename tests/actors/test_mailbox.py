@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from actors.api import Context
 from actors.handlers import Operations
 from actors.ledger import Ledger
-from actors.mailbox import REMEMBERED, Mailbox, Stage, Work
+from actors.mailbox import REMEMBERED, Mailbox, Past, Stage, Work
 from schemas.inbox import AssignedTask
 
 NOW = 1_000
@@ -19,7 +19,7 @@ async def echo(payload: dict, ctx: Context) -> dict:  # type: ignore[type-arg]
 
 
 def mailbox(slots: int = 10) -> Mailbox:
-    return Mailbox("echo", slots, Operations(echo), {0: Ledger(0)})
+    return Mailbox("echo", slots, Operations(echo), Past(), {0: Ledger(0)})
 
 
 def deliver(box: Mailbox, offset: int, task_id: str, epoch: int = 1, deadline: int = 10**9) -> Work:
@@ -161,7 +161,9 @@ def test_the_memory_of_finished_assignments_is_bounded() -> None:
     box = mailbox()
     for n in range(REMEMBERED + 5):
         box.cancel(f"t{n}", 1)
-    assert len(box._past) == REMEMBERED
+    assert len(box.past._known) == REMEMBERED
+    assert ("t4", 1) not in box.past
+    assert ("t5", 1) in box.past
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.sampled_from("dfc")), max_size=40), st.data())
