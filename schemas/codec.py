@@ -9,18 +9,18 @@ Avro has no checksum. A damaged body either fails, as DecodeError and as nothing
 
 from __future__ import annotations
 
-import inspect
 import struct
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import parse_schema, schemaless_reader
 from fastavro.read import SchemaResolutionError
 from pydantic import BaseModel, ValidationError
 
 from schemas.avro import Schema, avro_schema, check_safe, runtime_schema
+from schemas.compiled import DAMAGES, MISFITS, compile_reader, compile_writer
 from schemas.errors import DecodeError, PayloadTooLarge, SchemaError, UnknownSchemaId
 
 M = TypeVar("M", bound=BaseModel)
@@ -45,35 +45,31 @@ class Codec(Generic[M]):
         self.subject = subject
         self.max_record_bytes = max_record_bytes
         self._validate: Callable[[Any], M] = model.__pydantic_validator__.validate_python
-        self._schema = parse_schema(runtime_schema(schema))
+        plain = runtime_schema(schema)
+        self._schema = parse_schema(plain)
         self._prefix = _FRAME.pack(0, schema_id)
-        # The value is (writer schema, reader schema or None where both are ours, which saves half of the decoding).
-        self._writers: dict[bytes, tuple[Schema, Schema | None]] = {self._prefix: (self._schema, None)}
-        self._nested = _nested_fields(model)
+        self._write, self._read = compile_writer(plain), compile_reader(plain)
+        # Schemas of other writers; None is our own, which needs no resolution.
+        self._writers: dict[bytes, Schema | None] = {self._prefix: None}
 
     def admit(self, schema_id: int, schema: dict[str, Any]) -> None:
         """Accept records written with another version of the subject. Raises SchemaError if that one is unsafe."""
         check_safe(schema)
-        self._writers.setdefault(_FRAME.pack(0, schema_id), (parse_schema(runtime_schema(schema)), self._schema))
+        self._writers.setdefault(_FRAME.pack(0, schema_id), parse_schema(runtime_schema(schema)))
 
     def encode(self, record: M) -> bytes:
         """Return the framed bytes.
 
         Raises PayloadTooLarge over the limit, SchemaError if a value does not fit its field (an unvalidated copy).
         """
-        fields = record.__dict__
-        out = BytesIO()
-        out.write(self._prefix)
+        out = bytearray(self._prefix)
         try:
-            if self._nested:
-                fields = fields | {name: plain(fields[name]) for name, plain in self._nested}
-            # Without this option fastavro takes a tuple in a union for (branch, value).
-            schemaless_writer(out, self._schema, fields, disable_tuple_notation=True)
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as wrong:
+            self._write(out, record.__dict__)
+        except MISFITS as wrong:
             raise SchemaError(f"{self.model.__name__} does not fit its schema: {wrong}") from wrong
-        if out.tell() > self.max_record_bytes:
-            raise PayloadTooLarge(out.tell(), self.max_record_bytes)
-        return out.getvalue()
+        if len(out) > self.max_record_bytes:
+            raise PayloadTooLarge(len(out), self.max_record_bytes)
+        return bytes(out)
 
     def decode(self, data: bytes) -> M:
         """Return the record.
@@ -83,21 +79,32 @@ class Codec(Generic[M]):
         size = len(data)
         if size > self.max_record_bytes:
             raise DecodeError(f"{self.subject}: {size} bytes exceed {self.max_record_bytes} bytes")
-        schemas = self._writers.get(data[:_FRAME_BYTES])
-        if schemas is None:
-            raise self._unknown_frame(data)
-        body = BytesIO(data)
-        body.seek(_FRAME_BYTES)
-        try:
-            fields = schemaless_reader(body, *schemas)
-        except _BROKEN_BODY as broken:
-            raise DecodeError(f"{self.subject}: the body is damaged: {type(broken).__name__}") from broken
-        if body.tell() != size:
-            raise DecodeError(f"{self.subject}: {size - body.tell()} bytes are left over after the record")
+        frame = data[:_FRAME_BYTES]
+        if frame == self._prefix:
+            try:
+                fields = self._read(data, _FRAME_BYTES)
+            except DAMAGES as broken:
+                raise DecodeError(f"{self.subject}: the body is damaged: {type(broken).__name__}: {broken}") from broken
+        else:
+            fields = self._resolved(data, self._writers.get(frame))
         try:
             return self._validate(fields)
         except ValidationError as invalid:
             raise DecodeError(f"{self.subject}: {_first_error(invalid)}") from invalid
+
+    def _resolved(self, data: bytes, writer: Schema | None) -> Any:
+        """The fields of a record that was written with another version of the schema."""
+        if writer is None:
+            raise self._unknown_frame(data)
+        body = BytesIO(data)
+        body.seek(_FRAME_BYTES)
+        try:
+            fields = schemaless_reader(body, writer, self._schema)
+        except _BROKEN_BODY as broken:
+            raise DecodeError(f"{self.subject}: the body is damaged: {type(broken).__name__}") from broken
+        if body.tell() != len(data):
+            raise DecodeError(f"{self.subject}: {len(data) - body.tell()} bytes are left over after the record")
+        return fields
 
     def _unknown_frame(self, data: bytes) -> DecodeError | UnknownSchemaId:
         if len(data) < _FRAME_BYTES or data[0] != 0:
@@ -160,35 +167,3 @@ def _first_error(invalid: ValidationError) -> str:
     first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
     more = f" (and {invalid.error_count() - 1} more)" if invalid.error_count() > 1 else ""
     return f"{'.'.join(map(str, first['loc'])) or invalid.title}: {first['msg']}{more}"
-
-
-# --- nested models: only the fields that hold one are converted, the others go to the encoder as they are
-
-Plain = Callable[[Any], Any]
-
-
-def _nested_fields(model: type[BaseModel]) -> tuple[tuple[str, Plain], ...]:
-    found = ((name, _plain(field.annotation)) for name, field in model.model_fields.items())
-    return tuple((name, plain) for name, plain in found if plain is not None)
-
-
-def _plain(hint: Any) -> Plain | None:
-    """How to turn a value of this type into what fastavro takes, or None if it is that already."""
-    if inspect.isclass(hint) and issubclass(hint, BaseModel):
-        return _plain_model(_nested_fields(hint))
-    inner = [(arg, plain) for arg in get_args(hint) if (plain := _plain(arg)) is not None]
-    if not inner:
-        return None
-    plain = inner[0][1]  # the mapper allows one branch, one item type, one value type
-    origin = get_origin(hint)
-    if origin in (list, tuple):
-        return lambda items: [plain(item) for item in items]
-    if origin is dict:
-        return lambda values: {key: plain(value) for key, value in values.items()}
-    return lambda value: None if value is None else plain(value)
-
-
-def _plain_model(nested: tuple[tuple[str, Plain], ...]) -> Plain:
-    if not nested:
-        return lambda record: record.__dict__
-    return lambda record: record.__dict__ | {name: plain(record.__dict__[name]) for name, plain in nested}
