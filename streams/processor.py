@@ -39,8 +39,8 @@ class Event(NamedTuple):
     """One record as a rule sees it.
 
     topic, partition, offset: where it was delivered. position: `<topic>.<partition>.<offset>` of its origin, under the
-    topic's real name; causes and ids are made of it. now: append time at its origin in microseconds. record: the decoded value, None
-    if it could not be decoded. value, headers, raw_key: as they lay in the log.
+    topic's real name; causes and ids are made of it. now: append time at its origin, microseconds. record: the decoded
+    value, None if it could not be decoded. value, headers, raw_key: as they lay in the log.
     """
 
     topic: Topic

@@ -107,7 +107,6 @@ def test_retry_by_letter_and_by_the_other_names() -> None:
         (b'{"payload": {"x": 1e999}}', "not a finite number"),
         (b'{"payload": {"x": "\\ud800"}}', "not valid text"),
         (b'{"payload": {"\\udfff": 1}}', "not valid text"),
-        (b'{"payload": {"x": 123456789012345678901234567890}}', "payload: "),
         (b'{"x": ' + b"9" * 5000 + b"}", "JSON request"),
         (b'{"payload": ' + b'{"x": ' * 70 + b"1" + b"}" * 71, "nested more than 64"),
         (b'{"payload": ' + b"[" * 100_000, "nested more than 64"),
@@ -184,3 +183,8 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         parse_request(b"{" + data, POSITION)
     except DecodeError as refused:
         assert str(refused)
+
+
+def test_large_integers_keep_every_digit() -> None:
+    parsed = parse_request(b'{"payload": {"id": 12345678901234567890}}', "t.0.1")
+    assert parsed["payload"] == '{"id":12345678901234567890}'
