@@ -20,7 +20,7 @@ _SAFE_INT = 2**53
 def load_json(text: str, where: str) -> Any:
     """The value of a JSON text; NaN, infinities and nonsense raise InvalidInput naming `where`."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{where}: not valid JSON: {error}", code="invalid_request") from error
 
@@ -48,7 +48,7 @@ def digest(data: bytes) -> str:
 
 def _sorted(value: Any) -> bytes:
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return _ENCODER.encode(value).encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(f"no canonical JSON: {error}", code="invalid_request") from error
 
@@ -68,3 +68,8 @@ def _is_plain(value: Any) -> bool:
 
 def _refuse_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
+
+
+# Made once: json.loads and json.dumps with options make new ones at each call, which costs as much as a small object.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
