@@ -11,37 +11,31 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.structs import ConsumerRecord
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from actors.api import Actor
 from actors.heartbeats import Heartbeats, Pulse
-from actors.inbox import Taken, take
 from actors.journal import Journal
-from actors.ledger import Ledger
 from actors.mailbox import Mailbox, Past, Work
 from actors.member import Member
-from actors.poison import Found, dead_letter, headers
 from actors.reports import Reporter
 from actors.runner import Limits, Runner
 from actors.runtime.clients import consumer, heartbeat_connection, producer
 from actors.runtime.inboxes import Inboxes
+from actors.runtime.intake import Intake, Refresh
 from actors.runtime.outbox import Outbox
 from actors.runtime.registration import register
 from schemas.codec import Codecs
-from schemas.errors import Retryable, TroupeError, UnknownSchemaId
+from schemas.errors import Retryable
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
-from schemas.topics import AGENT_COMMANDS, DEAD_LETTERS, INBOX, TASK_REPORTS, inbox_name
+from schemas.topics import AGENT_COMMANDS, TASK_REPORTS, inbox_name
 
 POLL_MS = 100
 """Longest time without a look at what else there is to do."""
-
-Refresh = Callable[[], Awaitable[None]]
-"""Read `_schemas` again and admit what is new into the codecs."""
 
 
 class DrainTimeout(Retryable):
@@ -79,12 +73,21 @@ async def run_host(
             return
         await receiver.start()
         partitions = len(await sender.partitions_for(settings.kafka.topic_prefix + TASK_REPORTS.name))
-        host = _Host(settings, actors, codecs, sender, receiver, group, member, partitions, failpoints, refresh)
+        journal = Journal(member.directory / "journal", now_micros())
+        clients = _Clients(sender, receiver, group, partitions)
+        host = _Host(settings, actors, codecs, clients, journal, failpoints or Failpoints(), refresh)
         await host.run(on_ready, stop)
     finally:
         await _closed(receiver.stop(), settings)
         await _closed(sender.stop(), settings)
         member.release()
+
+
+class _Clients(NamedTuple):
+    sender: AIOKafkaProducer
+    receiver: AIOKafkaConsumer
+    group: str
+    report_partitions: int
 
 
 class _Host:
@@ -95,39 +98,27 @@ class _Host:
         settings: Settings,
         actors: Sequence[Actor],
         codecs: Codecs,
-        sender: AIOKafkaProducer,
-        receiver: AIOKafkaConsumer,
-        group: str,
-        member: Member,
-        report_partitions: int,
-        failpoints: Failpoints | None,
+        clients: _Clients,
+        journal: Journal,
+        failpoints: Failpoints,
         refresh: Refresh | None,
     ) -> None:
-        prefix = settings.kafka.topic_prefix
-        self._settings, self._codecs, self._refresh = settings, codecs, refresh
-        self._sender, self._receiver = sender, receiver
-        self._failpoints = failpoints or Failpoints()
-        self._log = structlog.get_logger("actors")
-        self._inbox_codec = codecs.of(INBOX.subject)
-        self._dead_letters = prefix + DEAD_LETTERS.name
-        past = Past()
+        prefix, past = settings.kafka.topic_prefix, Past()
         mailboxes = {
             prefix + inbox_name(actor.agent_id): Mailbox(actor.agent_id, actor.max_in_flight, actor.operations, past)
             for actor in actors
         }
-        self._draining: dict[str, Mailbox] = {}
-        self._journal = Journal(member.directory / "journal", now_micros())
+        self._settings, self._failpoints, self._journal = settings, failpoints, journal
+        self._receiver = clients.receiver
         reports, limit = prefix + TASK_REPORTS.name, settings.kafka.request_timeout_seconds
-        self._outbox = Outbox(sender, reports, report_partitions, self._settled, self._failpoints, limit)
+        self._outbox = Outbox(clients.sender, reports, clients.report_partitions, self._settled, failpoints, limit)
         reporter = Reporter(codecs.of(TASK_REPORTS.subject), now_micros, self._outbox.put)
-        self._runner = Runner(_limits(settings), reporter, self._journal, now_micros, self._failpoints)
-        self._inboxes = Inboxes(settings, receiver, group, mailboxes, self._outbox.flushed, self._failpoints)
-        intervals = {actor.agent_id: float(actor.heartbeat_interval_seconds) for actor in actors}
+        self._runner = Runner(_limits(settings), reporter, journal, now_micros, failpoints)
+        self._inboxes = Inboxes(settings, clients.receiver, clients.group, mailboxes, self._outbox.flushed, failpoints)
+        self._intake = Intake(settings, codecs, clients.sender, self._inboxes, self._runner, now_micros, refresh)
+        by_agent = {actor.agent_id: float(actor.heartbeat_interval_seconds) for actor in actors}
         self._heartbeats = Heartbeats(
-            [
-                Pulse(box.agent_id, intervals[box.agent_id], self._reader(topic, box))
-                for topic, box in mailboxes.items()
-            ],
+            [Pulse(box.agent_id, by_agent[box.agent_id], self._reader(topic)) for topic, box in mailboxes.items()],
             codecs.of(AGENT_COMMANDS.subject),
             partial(heartbeat_connection, settings, prefix + AGENT_COMMANDS.name),
             now_micros,
@@ -165,55 +156,10 @@ class _Host:
                 continue
             if got:
                 self._failpoints.hit("inbox-polled")
-                await self._take(got)
+                await self._intake.take(got)
             self._inboxes.ease()
-            if self._draining:
+            if self._intake.draining:
                 self._beat_for_drained()
-
-    async def _take(self, got: dict[TopicPartition, list[ConsumerRecord]]) -> None:
-        taken = Taken()
-        for place, messages in got.items():
-            mailbox = self._inboxes.mailboxes[place.topic]
-            for message in messages:
-                ledger = mailbox.ledgers.get(place.partition)
-                if ledger is None:
-                    break  # revoked meanwhile
-                found = Found(
-                    message.topic, message.partition, message.offset, message.timestamp * 1000,
-                    message.key, message.value or b"", message.headers,
-                )  # fmt: skip
-                try:
-                    take(found, mailbox, ledger, self._inbox_codec, taken)
-                except UnknownSchemaId as unknown:
-                    await self._take_again(found, mailbox, ledger, taken, unknown)
-        self._draining |= taken.stopped
-        for work in taken.ended:
-            self._runner.cancel(work)
-        for mailbox, found, error in taken.poison:
-            await self._bury(mailbox, found, error)
-        self._runner.wake(taken.filled.values())
-
-    async def _take_again(
-        self, found: Found, mailbox: Mailbox, ledger: Ledger, taken: Taken, unknown: UnknownSchemaId
-    ) -> None:
-        """The writer may be newer than we are: read the schemas once more, then it is poison."""
-        if self._refresh is not None:
-            await self._refresh()
-        try:
-            take(found, mailbox, ledger, self._inbox_codec, taken)
-        except UnknownSchemaId:
-            ledger.take(found.offset)
-            taken.poison.append((mailbox, found, unknown))
-
-    async def _bury(self, mailbox: Mailbox, found: Found, error: TroupeError) -> None:
-        letter = dead_letter(found, error, mailbox.agent_id, now_micros())
-        self._log.warning("dead_letter", position=found.position, error=str(error))
-        value = self._codecs.of(DEAD_LETTERS.subject).encode(letter)
-        async with asyncio.timeout(self._settings.kafka.request_timeout_seconds):
-            await self._sender.send_and_wait(
-                self._dead_letters, key=found.position.encode(), value=value, headers=headers(letter, error)
-            )
-        mailbox.close(found.partition, found.offset)
 
     def _settled(self, works: list[Work]) -> None:
         for work in works:
@@ -222,13 +168,14 @@ class _Host:
 
     def _beat_for_drained(self) -> None:
         """A draining agent says at once that its inbox is read to its end and nothing is in hand (spec 4.2)."""
-        for topic, box in list(self._draining.items()):
+        for topic, box in list(self._intake.draining.items()):
             if box.load == 0 and self._inboxes.lag(topic, box) == 0:
-                del self._draining[topic]
+                del self._intake.draining[topic]
                 self._heartbeats.now([box.agent_id])
 
-    def _reader(self, topic: str, mailbox: Mailbox) -> Callable[[], tuple[int, int | None] | None]:
+    def _reader(self, topic: str) -> Callable[[], tuple[int, int | None] | None]:
         """What the thread of heartbeats asks for; None as long as no partition of the inbox is ours."""
+        mailbox = self._inboxes.mailboxes[topic]
         return lambda: (mailbox.load, self._inboxes.lag(topic, mailbox)) if mailbox.ledgers else None
 
     async def _commit_often(self) -> None:
