@@ -18,8 +18,8 @@ SOURCE = "coordinator"
 _CONNECT = "__connect.errors."
 
 
-def of_task(row: TaskRow, event: Event, n: int) -> Output:
-    """The dead letter of a task whose row keeps its request; `n` numbers the output."""
+def of_task(row: TaskRow, event: Event, n: int, trace: Headers) -> Output:
+    """The dead letter of a task whose row keeps its request; `n` numbers the output, `trace` heads its headers."""
     topic, partition, offset = row.position.rsplit(".", 2)
     error = row.error or TaskError(code="internal_error", message="no error was kept")
     letter = DeadLetter(
@@ -44,7 +44,6 @@ def of_task(row: TaskRow, event: Event, n: int) -> Output:
         created_at=event.now,
         details=json.dumps({"errors": [each.model_dump(mode="json") for each in row.errors]}),
     )
-    trace = tuple((pair.key, pair.value) for pair in row.request_headers if pair.key == "traceparent")
     return Output(DEAD_LETTERS, row.task_id, letter, headers=trace + _connect_headers(letter))
 
 

@@ -20,8 +20,9 @@ class Turns:
 
     def next(self, pool: str, free: Sequence[Agent]) -> Agent:
         """The one whose turn it is; `free` is ordered by id and not empty."""
+        return free[self.place(pool, [agent.agent_id for agent in free]) % len(free)]
+
+    def place(self, pool: str, ids: Sequence[str]) -> int:
+        """Where the round goes on among ordered ids; may be one beyond the last."""
         last = self._last.get(pool)
-        if last is None or len(free) == 1:
-            return free[0]
-        place = bisect_right(free, last, key=lambda agent: agent.agent_id)
-        return free[place % len(free)]
+        return 0 if last is None else bisect_right(ids, last)

@@ -8,7 +8,8 @@ until its next change worked out, and is filed under its id, its name and its ca
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from schemas.agents import AgentHealth, AgentRecord, AgentState, BreakerState
@@ -19,6 +20,7 @@ from streams.processor import Share, Views
 from streams.routing.eligibility import AT_CAPACITY, AVOIDED, barred
 
 _LOAD = '"in_flight":0'
+_NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,27 @@ class Agent:
     tail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The agents that may be asked for a task, ordered by id, and what of them stays the same until one changes.
+
+    open: those that are not barred, by id; ids: theirs. barred: the others, ordered; barred_counts: how many by reason.
+    """
+
+    agents: tuple[Agent, ...]
+    open: dict[str, Agent]
+    ids: tuple[str, ...]
+    barred: tuple[Agent, ...]
+    barred_counts: dict[str, int]
+
+    @classmethod
+    def of(cls, agents: tuple[Agent, ...]) -> Pool:
+        """A pool of agents ordered by id."""
+        free = {agent.agent_id: agent for agent in agents if agent.barred is None}
+        barred = tuple(agent for agent in agents if agent.barred is not None)
+        return cls(agents, free, tuple(free), barred, dict(Counter(agent.barred or "" for agent in barred)))
+
+
 class Directory:
     """All agents, in step with the views once `refresh` was called."""
 
@@ -49,21 +72,16 @@ class Directory:
         self._agents: dict[str, Agent] = {}
         self._by_name: dict[str, set[str]] = {}
         self._by_capability: dict[str, set[str]] = {}
-        self._pools: dict[str, tuple[Agent, ...]] = {}
+        self._pools: dict[str, Pool] = {}
         self.dirty: set[str] = set()
         """Agents whose records changed since the last refresh."""
         self.generation = 0
         """Grows with every change; 0 while the views were never read."""
 
-    @property
-    def fresh(self) -> bool:
-        """Whether the directory says what the views say."""
-        return self.generation > 0 and not self.dirty
-
-    def refresh(self, views: Views) -> None:
-        """Catch up with the views: all of them the first time, later only what changed."""
+    def refresh(self, views: Views) -> Set[str]:
+        """Catch up with the views, all of them the first time, later only what changed; return whom it concerns."""
         if self.generation and not self.dirty:
-            return
+            return _NOBODY
         changed = self.dirty if self.generation else {*self.dirty, *views.items(AGENT_REGISTRY)}
         for agent_id in changed:
             self._forget(agent_id)
@@ -73,10 +91,16 @@ class Directory:
         self.dirty = set()
         self._pools.clear()
         self.generation += 1
+        return changed
 
     def get(self, agent_id: str) -> Agent | None:
         """The agent of an id."""
         return self._agents.get(agent_id)
+
+    def limit(self, agent_id: str) -> int:
+        """Tasks that an agent may have from this process; 1 for one that is not known, which gets none anyway."""
+        agent = self._agents.get(agent_id)
+        return agent.limit if agent is not None else 1
 
     def known(self, capability: str) -> bool:
         """Whether some agent offers it."""
@@ -87,11 +111,11 @@ class Directory:
         agent = self._agents.get(agent_id)
         return agent is not None and agent.state is AgentState.UP
 
-    def pool(self, key: str) -> tuple[Agent, ...]:
-        """The agents of a pool (see `pool_key`), ordered by id; kept until an agent changes."""
+    def pool(self, key: str) -> Pool:
+        """The pool of a key (see `pool_key`); kept until an agent changes."""
         found = self._pools.get(key)
         if found is None:
-            found = self._pools[key] = tuple(self._gather(key))
+            found = self._pools[key] = Pool.of(tuple(self._gather(key)))
         return found
 
     def _gather(self, key: str) -> Iterator[Agent]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from streams.faults import Fault, fault
-from streams.routing.directory import Agent, Directory, pool_key
+from streams.routing.directory import Directory, Pool, pool_key
 from streams.routing.rules import ROUND_ROBIN, Rule, RuleBook
 
 _KEPT = 10_000
@@ -31,7 +31,7 @@ class Ask(NamedTuple):
 class Route:
     """A pool and how it was found.
 
-    target: how people call it. why: its half of the sentence that explains the decision. candidates: ordered by id.
+    target: how people call it. why: its half of the sentence that explains the decision.
     """
 
     pool: str
@@ -39,7 +39,7 @@ class Route:
     rule: Rule | None
     strategy: str
     why: str
-    candidates: tuple[Agent, ...]
+    candidates: Pool
 
 
 class Router:
@@ -83,7 +83,7 @@ def analyse(ask: Ask, rules: RuleBook, directory: Directory) -> Route | Fault:
         return _route(ask, "agent", ask.agent_id, None, f"the task names '{ask.agent_id}'", directory)
     rule = rule_of(ask.pattern, ask.type, None, rules)
     if rule is not None:
-        if not directory.pool(pool_key("target", rule.target, ())):
+        if not directory.pool(pool_key("target", rule.target, ())).agents:
             return fault("agent_not_found", rule.target)
         return _route(ask, "target", rule.target, rule, f"rule '{rule.pattern}' names '{rule.target}'", directory)
     if ask.pattern is not None:
@@ -106,7 +106,7 @@ def _route(ask: Ask, kind: str, name: str, rule: Rule | None, why: str, director
     # A pool of those who offer something is named by all they must offer, so that equal pools have equal names.
     pool = pool_key(kind, "" if kind == "offer" else name, needed)
     candidates = directory.pool(pool)
-    if not candidates:
+    if not candidates.agents:
         return fault("no_capable_agent", ", ".join(needed))
     target = name or ", ".join(needed)
     return Route(pool, target, rule, (rule.strategy if rule else None) or ROUND_ROBIN, why, candidates)

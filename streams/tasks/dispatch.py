@@ -12,10 +12,11 @@ from schemas.task_row import TaskRow
 from schemas.tasks import TaskEventKind, TaskState
 from streams.faults import Fault
 from streams.processor import Event
-from streams.routing.decision import Asked, Survey, decision_json, reason_chosen, reason_waiting, survey
-from streams.routing.directory import Agent
+from streams.routing.decision import Asked, decision_json, reason_chosen, reason_waiting
+from streams.routing.directory import Agent, Pool
 from streams.routing.eligibility import AT_CAPACITY, AVOIDED
 from streams.routing.route import Ask, Route
+from streams.routing.survey import Survey, survey
 from streams.tasks.knowledge import Knowledge
 from streams.tasks.rows import SECOND, turn
 
@@ -37,7 +38,7 @@ class Placing(NamedTuple):
         """Whether some agent of the pool is up with its breaker closed, busy or not."""
         if self.seen is None:
             return False
-        return bool(self.seen.free) or any(reason in _BUSY for reason in self.seen.excluded.values())
+        return self.seen.free > 0 or not _BUSY.isdisjoint(self.seen.excluded)
 
 
 def place(know: Knowledge, row: TaskRow) -> Placing:
@@ -47,20 +48,23 @@ def place(know: Knowledge, row: TaskRow) -> Placing:
     route = know.router.route(ask)
     if isinstance(route, Fault):
         return Placing(asked, fault=route)
-    counts = know.load.counts
-    seen = survey(route.candidates, counts, row.avoided_agent_id)
-    chosen: Agent | None = None
+    load = know.load
+    seen = survey(route.pool, route.candidates, load.counts, load.full, know.turns, row.avoided_agent_id)
     ahead = 0
     if route.pool in know.queues.pools:
-        slots = 1
-        if row.state is TaskState.QUEUED:
-            slots = max(1, sum(agent.limit - counts.get(agent.agent_id, 0) for agent in seen.free))
-        ahead = know.queues.ahead(route.pool, (row.created_at, row.task_id), slots)
-        if ahead < slots and seen.free:
-            ahead = 0
-    if seen.free and not ahead:
-        chosen = know.turns.next(route.pool, seen.free)
-    return Placing(asked, route, None, seen, chosen, ahead)
+        ahead = know.queues.ahead(route.pool, (row.created_at, row.task_id))
+        if ahead and row.state is TaskState.QUEUED and seen.turn is not None:
+            open_slots = slots(know, route.candidates)
+            ahead = know.queues.ahead(route.pool, (row.created_at, row.task_id), open_slots)
+            if ahead < open_slots:
+                ahead = 0
+    return Placing(asked, route, None, seen, None if ahead else seen.turn, ahead)
+
+
+def slots(know: Knowledge, pool: Pool) -> int:
+    """How many more tasks the agents of a pool may have."""
+    counts = know.load.counts
+    return sum(max(0, agent.limit - counts.get(agent_id, 0)) for agent_id, agent in pool.open.items())
 
 
 def assigned(know: Knowledge, row: TaskRow, event: Event, placing: Placing) -> TaskRow:

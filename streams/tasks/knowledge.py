@@ -14,7 +14,7 @@ from fnmatch import translate
 from schemas.policies import RetryPolicy
 from schemas.settings import Settings
 from schemas.tasks import TaskCommand
-from streams.processor import Share
+from streams.processor import Share, Views
 from streams.routing.balance import Turns
 from streams.routing.directory import Directory
 from streams.routing.route import Router
@@ -46,6 +46,11 @@ class Knowledge:
     load: Load
     queues: Queues
     turns: Turns
+
+    def refresh(self, views: Views) -> None:
+        """Follow the views."""
+        for agent_id in self.directory.refresh(views):
+            self.load.limited(agent_id, self.directory.limit(agent_id))
 
     def may_reply(self, topic: str | None) -> bool:
         """Whether results may be sent there."""

@@ -11,15 +11,21 @@ class Load:
         """Tasks in flight by agent."""
         self.held: dict[str, set[str]] = {}
         """Their keys."""
+        self.full: set[str] = set()
+        """Agents that have as much as they may have."""
         self.pinned: dict[str, set[str]] = {}
         """Keys of open tasks by the agent that they name and that was known when they did."""
 
-    def give(self, agent_id: str, key: str) -> None:
-        """A task was assigned."""
-        self.held.setdefault(agent_id, set()).add(key)
-        self.counts[agent_id] = len(self.held[agent_id])
+    def give(self, agent_id: str, key: str, limit: int) -> None:
+        """A task was assigned to an agent that may have `limit`."""
+        keys = self.held.get(agent_id)
+        if keys is None:
+            keys = self.held[agent_id] = set()
+        keys.add(key)
+        self.counts[agent_id] = len(keys)
+        self.limited(agent_id, limit)
 
-    def take(self, agent_id: str, key: str) -> None:
+    def take(self, agent_id: str, key: str, limit: int) -> None:
         """A task came back or ended."""
         keys = self.held[agent_id]
         keys.discard(key)
@@ -27,6 +33,14 @@ class Load:
             self.counts[agent_id] = len(keys)
         else:
             del self.held[agent_id], self.counts[agent_id]
+        self.limited(agent_id, limit)
+
+    def limited(self, agent_id: str, limit: int) -> None:
+        """An agent's limit, or its load, is another."""
+        if self.counts.get(agent_id, 0) >= limit:
+            self.full.add(agent_id)
+        else:
+            self.full.discard(agent_id)
 
     def pin(self, agent_id: str, key: str) -> None:
         """An open task names an agent."""

@@ -51,7 +51,7 @@ _NOT_IN_EVENTS = {"payload"}
 
 def of_row(know: Knowledge, row: TaskRow, event: Event) -> Iterator[Output]:
     """What follows from a transition."""
-    trace = trace_of(row.request_headers)
+    trace = _trace(event) or trace_of(row.request_headers)
     yield Output(TASK_EVENTS, row.task_id, _task_event(row, event), headers=trace)
     n = 1
     if row.revoked_agent_id is not None:
@@ -66,19 +66,24 @@ def of_row(know: Knowledge, row: TaskRow, event: Event) -> Iterator[Output]:
         if row.reply_to is not None:
             yield _reply(row.reply_to, row.reply_key, row.reply_partition, result, event, n + 1, trace)
         if row.event is TaskEventKind.DEAD_LETTERED:
-            yield of_task(row, event, n + 2)
+            yield of_task(row, event, n + 2, trace)
 
 
 def of_note(know: Knowledge, made: Note, event: Event) -> Iterator[Output]:
     """What follows from what was said without a transition."""
     said, record = read(made), event.record
     assert isinstance(record, TaskCommand | TaskReport)
-    trace = tuple(header for header in event.headers if header[0] == TRACE)
+    trace = _trace(event)
     yield Output(TASK_EVENTS, record.task_id, _note_event(made, said, record, event), headers=trace)
     if said.fault is not None and isinstance(record, TaskCommand) and know.may_reply(record.reply_to):
         refusal = _refusal(said, said.fault, record, event)
         partition = record.reply_partition if (record.reply_partition or 0) >= 0 else None
         yield _reply(record.reply_to or "", record.reply_key, partition, refusal, event, 2, trace)
+
+
+def _trace(event: Event) -> Headers:
+    """The trace that a record belongs to; a timer's has none, and the task goes on under that of its request."""
+    return tuple(header for header in event.headers if header[0] == TRACE) if event.headers else ()
 
 
 # --- events

@@ -62,7 +62,7 @@ class TasksProcessor:
     def step(self, row: TaskRow | None, event: Event, views: Views) -> Decision[TaskRow]:
         """See spec 4.1. Raises TypeError for a record that is none of its inputs'."""
         know = self._know
-        know.directory.refresh(views)
+        know.refresh(views)
         record = event.record
         if isinstance(record, TaskReport):
             return report(know, row, event, record)
@@ -116,7 +116,7 @@ class TasksProcessor:
         if row.state is TaskState.QUEUED:
             know.queues.remove(row.pool, (row.created_at, key))
         elif row.state in IN_FLIGHT and row.agent_id is not None:
-            know.load.take(row.agent_id, key)
+            know.load.take(row.agent_id, key, know.directory.limit(row.agent_id))
         if row.pinned_agent_id is not None and row.pool is not None:
             know.load.unpin(row.pinned_agent_id, key)
 
@@ -127,7 +127,7 @@ class TasksProcessor:
         if row.state is TaskState.QUEUED:
             know.queues.add(row.pool, (row.created_at, key), know.directory.generation)
         elif row.state in IN_FLIGHT and row.agent_id is not None:
-            know.load.give(row.agent_id, key)
+            know.load.give(row.agent_id, key, know.directory.limit(row.agent_id))
             if row.pool is not None:
                 know.turns.took(row.pool, row.agent_id)
         if row.pinned_agent_id is not None and row.pool is not None:
@@ -141,7 +141,7 @@ class TasksProcessor:
 
     def ready(self, now: int, views: Views) -> Iterator[str]:
         """Tasks of agents that went away, then those that could start, oldest first, at most one per free slot."""
-        self._know.directory.refresh(views)
+        self._know.refresh(views)
         yield from self._orphans()
         yield from self._startable()
         yield from self._limbo()
@@ -179,16 +179,14 @@ class TasksProcessor:
         counts = self._know.load.counts
         return sum(
             max(0, agent.limit - counts.get(agent.agent_id, 0) - taken.get(agent.agent_id, 0))
-            for agent in self._know.directory.pool(pool)
-            if agent.barred is None
+            for agent in self._know.directory.pool(pool).open.values()
         )
 
     def _take(self, pool: str, taken: dict[str, int]) -> bool:
         """Promise a slot, so that two pools with one agent are not both promised the same."""
         counts = self._know.load.counts
-        for agent in self._know.directory.pool(pool):
-            used = counts.get(agent.agent_id, 0) + taken.get(agent.agent_id, 0)
-            if agent.barred is None and used < agent.limit:
+        for agent in self._know.directory.pool(pool).open.values():
+            if counts.get(agent.agent_id, 0) + taken.get(agent.agent_id, 0) < agent.limit:
                 taken[agent.agent_id] = taken.get(agent.agent_id, 0) + 1
                 return True
         return False

@@ -12,10 +12,10 @@ from schemas.topics import AGENT_REGISTRY
 from streams.faults import Fault
 from streams.processor import Share
 from streams.routing.balance import Turns
-from streams.routing.decision import survey
-from streams.routing.directory import Directory
+from streams.routing.directory import Directory, Pool
 from streams.routing.route import Ask, Route, analyse
 from streams.routing.rules import Rule, RuleBook
+from streams.routing.survey import _survey_many, survey
 from tests.streams.tasks.world import World
 
 POLICIES = st.builds(
@@ -85,28 +85,39 @@ def test_routing_has_an_answer_for_everything(
         assert found.code in {"unknown_pattern", "agent_not_found", "no_capable_agent", "no_route"}
         return
     assert isinstance(found, Route)
-    ids = [agent.agent_id for agent in found.candidates]
+    ids = [agent.agent_id for agent in found.candidates.agents]
     assert ids
     assert ids == sorted(set(ids))
-    assert all(set(capabilities) <= agent.capabilities for agent in found.candidates)
+    assert all(set(capabilities) <= agent.capabilities for agent in found.candidates.agents)
     if agent_id is not None:
         assert ids == [agent_id]
 
 
-@given(AGENTS, st.dictionaries(st.sampled_from("abcde"), st.integers(0, 3)), st.none() | st.sampled_from("abcde"))
-def test_only_who_may_have_it_is_free(
-    agents: dict[str, tuple[list[str], AgentState, bool, int]], load: dict[str, int], avoided: str | None
-) -> None:
-    every = [agent for agent_id in sorted(agents) if (agent := directory(agents).get(agent_id)) is not None]
-    seen = survey(every, load, avoided)
-    assert len(seen.free) + len(seen.excluded) == len(every)
-    for agent in seen.free:
-        _, state, draining, slots = agents[agent.agent_id]
+LOADS = st.dictionaries(st.sampled_from("abcde"), st.integers(0, 3))
+
+
+@given(AGENTS, LOADS, st.none() | st.sampled_from("abcde"), st.none() | st.sampled_from("abcde"))
+def test_only_who_may_have_it_gets_it(
+    agents: dict[str, tuple[list[str], AgentState, bool, int]],
+    load: dict[str, int], avoided: str | None, last: str | None,
+) -> None:  # fmt: skip
+    known = directory(agents)
+    pool = Pool.of(tuple(agent for agent_id in sorted(agents) if (agent := known.get(agent_id)) is not None))
+    full = {agent_id for agent_id in load if load[agent_id] >= known.limit(agent_id)}
+    turns = Turns()
+    if last is not None:
+        turns.took("p", last)
+    seen = survey("p", pool, load, full, turns, avoided)
+    assert seen.free + sum(seen.excluded.values()) == len(agents)
+    assert (seen.turn is None) == (seen.free == 0)
+    if seen.turn is not None:
+        _, state, draining, slots = agents[seen.turn.agent_id]
         assert state is AgentState.UP
         assert not draining
-        assert load.get(agent.agent_id, 0) < slots
-    if avoided in {agent.agent_id for agent in seen.free}:
-        assert len(seen.free) == 1
+        assert load.get(seen.turn.agent_id, 0) < slots
+        assert seen.turn.agent_id != avoided or seen.free == 1
+    many = _survey_many("p", pool, load, full, turns, avoided)
+    assert (many.turn, many.free, dict(many.excluded)) == (seen.turn, seen.free, dict(seen.excluded)), "large as small"
 
 
 @given(st.lists(st.sets(st.sampled_from("abcde"), min_size=1), min_size=1, max_size=40))

@@ -100,14 +100,32 @@ def test_reasons_of_a_larger_pool() -> None:
     assert decision.excluded_counts == {}
 
 
-def test_a_pool_of_many_lists_fifty() -> None:
+def test_a_pool_of_many_lists_the_chosen_and_who_was_excluded() -> None:
     world = World()
     for number in range(130):
         world.agent(f"a{number:03}", "dig", state=AgentState.UP if number % 2 else AgentState.OFFLINE, max_in_flight=1)
     world.command("t0", pattern="dig")
     world.command("t1", pattern="dig")
     decision = decided(world)
-    assert [each.agent_id for each in decision.candidates] == [f"a{number:03}" for number in range(50)]
+    assert len(decision.candidates) == 50
+    assert [(each.agent_id, each.excluded_by) for each in decision.candidates[:5]] == [
+        ("a000", "offline"), ("a001", "at_capacity"), ("a002", "offline"), ("a003", None), ("a004", "offline"),
+    ]  # fmt: skip
     assert decision.excluded_counts == {"at_capacity": 1, "offline": 65}
     assert decision.chosen == "a003"
-    assert len(world.told.decision) < 20_000
+    assert "next in turn among 64 free of 130 agents" in decision.reason
+    world.report("failed", "t1")
+    world.now += SECOND
+    world.report("completed", "t0")
+    world.wake("t1")
+    decision = decided(world)
+    assert (decision.chosen, decision.excluded_counts) == ("a005", {"avoided": 1, "offline": 65})
+    for number in range(63):
+        world.command(f"more{number}", pattern="dig")
+    world.command("last", pattern="dig")
+    decision = decided(world)
+    assert (decision.chosen, decision.excluded_counts) == ("a003", {"at_capacity": 64, "offline": 65})
+    world.command("waits", pattern="dig")
+    decision = decided(world)
+    assert (decision.chosen, decision.excluded_counts) == (None, {"at_capacity": 65, "offline": 65})
+    assert len(decision.candidates) == 49

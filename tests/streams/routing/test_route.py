@@ -74,7 +74,7 @@ def route(world: World, **fields: Any) -> Route | Fault:
 def test_the_pool(world: World, fields: dict[str, Any], agents: list[str]) -> None:
     found = route(world, **fields)
     assert isinstance(found, Route)
-    assert [agent.agent_id for agent in found.candidates] == agents
+    assert [agent.agent_id for agent in found.candidates.agents] == agents
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,17 @@ def test_the_router_follows_the_agents(world: World) -> None:
     router = Router(RULES, found)
     ask = Ask("t", "deep", "", None, ())
     found.refresh(world.views)
-    assert len(router.route(ask).candidates) == 2  # type: ignore[union-attr]
+    assert len(router.route(ask).candidates.agents) == 2  # type: ignore[union-attr]
     world.agent("new", "deep")
     found.dirty.add("new")
     found.refresh(world.views)
-    assert len(router.route(ask).candidates) == 3  # type: ignore[union-attr]
+    assert len(router.route(ask).candidates.agents) == 3  # type: ignore[union-attr]
     for agent_id in ("new", "reporter", "digger-2"):
         world.unregister(agent_id)
         found.dirty.add(agent_id)
     found.refresh(world.views)
     assert router.route(ask) == Fault("unknown_pattern", "Unknown pattern 'deep'")
-    assert found.pool('["target","digger"]') == (found.get("digger"),)
+    assert found.pool('["target","digger"]').agents == (found.get("digger"),)
 
 
 def test_an_agent_that_changes_is_filed_anew(world: World) -> None:
@@ -125,8 +125,8 @@ def test_an_agent_that_changes_is_filed_anew(world: World) -> None:
     found.dirty.add("digger")
     found.refresh(world.views)
     assert not found.known("nothing")
-    assert [agent.agent_id for agent in found.pool('["offer","","hole"]')] == ["digger-2"]
-    assert [agent.agent_id for agent in found.pool('["target","renamed"]')] == ["digger"]
+    assert [agent.agent_id for agent in found.pool('["offer","","hole"]').agents] == ["digger-2"]
+    assert [agent.agent_id for agent in found.pool('["target","renamed"]').agents] == ["digger"]
 
 
 def test_later_rules_replace_earlier_ones() -> None:
@@ -170,7 +170,7 @@ def test_turns() -> None:
     world = World()
     for name in "abcd":
         world.agent(name, "x")
-    a, b, c, d = directory(world).pool('["offer","","x"]')
+    a, b, c, d = directory(world).pool('["offer","","x"]').agents
     turns = Turns()
     assert turns.next("p", [a, b]) is a
     for last, free, chosen in ((b, [a, b, c], c), (c, [a, b], a), (d, [a, d], a), (a, [d], d), (b, [a, d], d)):
