@@ -9,26 +9,19 @@ a thousand agents would otherwise write as many rows as they send heartbeats, to
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from schemas.agents import (
     AgentCommand,
     AgentCommandKind,
-    AgentDefinition,
-    AgentEvent,
     AgentEventKind,
-    AgentFault,
-    AgentHealth,
-    AgentRecord,
     AgentRow,
     AgentState,
     BreakerState,
     Desired,
 )
 from schemas.changelog import WakeRecord
-from schemas.inbox import InboxKind, InboxRecord
 from schemas.settings import Settings
 from schemas.topics import (
     AGENT_COMMANDS,
@@ -38,10 +31,11 @@ from schemas.topics import (
     DEAD_LETTERS,
     INBOX,
     Topic,
-    inbox_name,
 )
+from streams import registry_outputs
 from streams.faults import Fault, fault
 from streams.processor import NOTE_ERROR_BYTES, Change, Decided, Decision, End, EnsureTopic, Event, Note, Output, Views
+from streams.registry_outputs import json_object
 
 SECOND = 1_000_000
 SOURCE = "coordinator"
@@ -89,10 +83,10 @@ class AgentsProcessor:
     def outputs(self, decided: Decided[AgentRow], event: Event) -> Iterable[Output | EnsureTopic]:
         """A function of row or note and event alone."""
         if isinstance(decided, Note):
-            return _said(decided, event)
+            return registry_outputs.said(decided, event)
         if isinstance(decided, End):
-            return _farewell(decided.row, event)
-        return _changed(decided.row, event)
+            return registry_outputs.farewell(decided.row, event)
+        return registry_outputs.changed(decided.row, event)
 
     def broken(self, row: AgentRow, event: Event, error: Exception) -> Change[AgentRow] | None:
         """Agents have no end: the row stays as it was."""
@@ -113,9 +107,7 @@ class AgentsProcessor:
 
         Their version decides which one holds, so they may be written again.
         """
-        yield EnsureTopic(INBOX, inbox_name(row.agent_id), inbox_partitions(row.definition))
-        yield Output(AGENT_REGISTRY, row.agent_id, _record(row))
-        yield Output(AGENT_HEALTH, row.agent_id, _health(row))
+        return registry_outputs.published(row)
 
     def index(self, before: AgentRow | None, after: AgentRow | None) -> None:
         """Nothing to keep."""
@@ -280,83 +272,13 @@ def _wrong_definition(command: AgentCommand) -> str | None:
     if not definition.agent_type:
         return "definition.agent_type: missing"
     for name, text in (("config", definition.config), ("metadata", definition.metadata)):
-        if _object(text) is None:
+        if json_object(text) is None:
             return f"definition.{name}: must be a JSON object"
-    partitions = _object(definition.config or "{}")
+    partitions = json_object(definition.config or "{}")
     count = (partitions or {}).get("inbox_partitions", 1)
     if type(count) is not int or not 1 <= count <= MAX_INBOX_PARTITIONS:
         return f"definition.config.inbox_partitions: must be between 1 and {MAX_INBOX_PARTITIONS}"
     return None
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def inbox_partitions(definition: AgentDefinition) -> int:
-    """Partitions of an agent's inbox (`config.inbox_partitions`)."""
-    return int((_object(definition.config) or {}).get("inbox_partitions", 1))
-
-
-# --- outputs
-
-
-def _changed(row: AgentRow, event: Event) -> Iterator[Output | EnsureTopic]:
-    if row.event is AgentEventKind.UNKNOWN:
-        return
-    if row.event in (AgentEventKind.REGISTERED, AgentEventKind.REPLACED):
-        yield EnsureTopic(INBOX, inbox_name(row.agent_id), inbox_partitions(row.definition))
-    yield Output(AGENT_EVENTS, row.agent_id, _event(row, event))
-    yield Output(AGENT_REGISTRY, row.agent_id, _record(row))
-    yield Output(AGENT_HEALTH, row.agent_id, _health(row))
-    if row.told_to_stop:
-        yield _stop_signal(row, event)
-
-
-def _farewell(row: AgentRow, event: Event) -> Iterator[Output | EnsureTopic]:
-    yield Output(AGENT_EVENTS, row.agent_id, _event(row, event))
-    yield Output(AGENT_REGISTRY, row.agent_id, None)
-    yield Output(AGENT_HEALTH, row.agent_id, None)
-    if row.told_to_stop:
-        yield _stop_signal(row, event)
-
-
-def _stop_signal(row: AgentRow, event: Event) -> Output:
-    record = InboxRecord(
-        event_id=event.id(1), occurred_at=event.now, source=SOURCE, correlation_id=row.agent_id,
-        causation_id=event.position, kind=InboxKind.STOP, reason=row.reason,
-    )  # fmt: skip
-    return Output(INBOX, row.agent_id, record, name=inbox_name(row.agent_id))
-
-
-def _event(row: AgentRow, event: Event) -> AgentEvent:
-    return AgentEvent(
-        event_id=event.id(0), occurred_at=event.now, source=SOURCE, correlation_id=row.agent_id,
-        causation_id=event.position, kind=row.event, agent_id=row.agent_id, version=row.version, cause=row.cause,
-        from_state=row.from_state, to_state=row.state, breaker=row.breaker, reason=row.reason,
-    )  # fmt: skip
-
-
-def _record(row: AgentRow) -> AgentRecord:
-    return AgentRecord(
-        event_id=f"{row.cause}.r", occurred_at=row.updated_at, source=SOURCE, causation_id=row.cause,
-        agent_id=row.agent_id, definition=row.definition, state=row.state, desired=row.desired,
-        draining=row.draining, sessions=row.sessions, registered_at=row.registered_at, updated_at=row.updated_at,
-        version=row.version, cause=row.cause,
-    )  # fmt: skip
-
-
-def _health(row: AgentRow) -> AgentHealth:
-    return AgentHealth(
-        event_id=f"{row.cause}.h", occurred_at=row.updated_at, source=SOURCE, causation_id=row.cause,
-        agent_id=row.agent_id, breaker=row.breaker, consecutive_failures=row.consecutive_failures,
-        health=row.health, effective_weight=row.effective_weight, reason=row.reason, version=row.version,
-        cause=row.cause,
-    )  # fmt: skip
 
 
 # --- refusals
@@ -367,18 +289,3 @@ def _refused(row: AgentRow | None, event: Event, why: Fault) -> Note:
     now = f"{row.state} {row.version} {row.breaker}" if row is not None else f"absent 0 {BreakerState.UNKNOWN}"
     text = f"{now} {why.code} {why.message}".encode()[:NOTE_ERROR_BYTES].decode(errors="ignore")
     return Note(_REFUSED, text, event.stamp.time, event.stamp.seq)
-
-
-def _said(note: Note, event: Event) -> Iterator[Output]:
-    state, version, breaker, code, message = note.error.split(" ", 4)
-    command = event.record
-    assert isinstance(command, AgentCommand)
-    known = AgentState(state) if int(version) else None
-    record = AgentEvent(
-        event_id=event.id(0), occurred_at=event.now, source=SOURCE,
-        correlation_id=command.correlation_id or command.agent_id, causation_id=event.position,
-        kind=AgentEventKind.REFUSED, agent_id=command.agent_id, version=int(version), cause=event.position,
-        from_state=known, to_state=known or AgentState.ABSENT, breaker=BreakerState(breaker) if known else None,
-        error=AgentFault(code=code, message=message),
-    )  # fmt: skip
-    yield Output(AGENT_EVENTS, command.agent_id, record)
