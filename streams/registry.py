@@ -38,7 +38,7 @@ from streams.processor import NOTE_ERROR_BYTES, Change, Decided, Decision, End, 
 from streams.registry_outputs import json_object
 
 SECOND = 1_000_000
-SOURCE = "coordinator"
+TRACE = "traceparent"
 MAX_INBOX_PARTITIONS = 64
 DRAIN, NOW = "drain", "now"
 _REFUSED = "refused"
@@ -83,10 +83,13 @@ class AgentsProcessor:
     def outputs(self, decided: Decided[AgentRow], event: Event) -> Iterable[Output | EnsureTopic]:
         """A function of row or note and event alone."""
         if isinstance(decided, Note):
-            return registry_outputs.said(decided, event)
-        if isinstance(decided, End):
-            return registry_outputs.farewell(decided.row, event)
-        return registry_outputs.changed(decided.row, event)
+            found: Iterable[Output | EnsureTopic] = registry_outputs.said(decided, event)
+        elif isinstance(decided, End):
+            found = registry_outputs.farewell(decided.row, event)
+        else:
+            found = registry_outputs.changed(decided.row, event)
+        trace = tuple(header for header in event.headers if header[0] == TRACE)
+        return [each._replace(headers=trace) if isinstance(each, Output) and trace else each for each in found]
 
     def broken(self, row: AgentRow, event: Event, error: Exception) -> Change[AgentRow] | None:
         """Agents have no end: the row stays as it was."""
