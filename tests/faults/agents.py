@@ -14,16 +14,16 @@ import zlib
 from actors import Actor, Context
 from schemas.policies import RetryPolicy
 
-RAISES_BELOW, HANGS_BELOW = 17, 2
+RAISES_BELOW = 17
 POLICY = RetryPolicy(max_retries=2, retry_delay=0.2, max_delay=0.5)
 
 
 def fate(task_id: str, attempt: int) -> int:
-    """0 to 99: below 2 the attempt never answers, below 17 it raises."""
+    """0 to 99: below `hangs_below` the attempt never answers, below 17 it raises."""
     return zlib.crc32(f"{task_id}:{attempt}".encode()) % 100
 
 
-def handler(ledger: str, work_seconds: float):
+def handler(ledger: str, work_seconds: float, hangs_below: int):
     async def work(payload: dict, ctx: Context) -> dict:
         line = json.dumps({"id": ctx.task_id, "attempt": ctx.attempt, "epoch": ctx.epoch, "pid": os.getpid()})
         descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -34,7 +34,7 @@ def handler(ledger: str, work_seconds: float):
         if work_seconds:
             await asyncio.sleep(work_seconds)
         luck = fate(ctx.task_id, ctx.attempt)
-        if luck < HANGS_BELOW:
+        if luck < hangs_below:
             await asyncio.Event().wait()
         if luck < RAISES_BELOW:
             raise RuntimeError(f"attempt {ctx.attempt} was to fail")
@@ -44,9 +44,10 @@ def handler(ledger: str, work_seconds: float):
 
 
 def agents() -> list[Actor]:
-    work = handler(os.environ["FAULTS_LEDGER"], float(os.environ.get("FAULTS_WORK_SECONDS", "0")))
-    limit = int(os.environ.get("FAULTS_IN_FLIGHT", "40"))
+    given = os.environ.get
+    work = handler(os.environ["FAULTS_LEDGER"], float(given("FAULTS_WORK_SECONDS", "0")), int(given("FAULTS_HANGS", "2")))
+    timeout = int(given("FAULTS_TIMEOUT_SECONDS", "2"))
     return [
-        Actor(name, work, capabilities=["work"], max_in_flight=limit, timeout_seconds=2, retry=POLICY)
+        Actor(name, work, capabilities=["work"], max_in_flight=40, timeout_seconds=timeout, retry=POLICY)
         for name in ("first", "second")
     ]

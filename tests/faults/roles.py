@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from ops.children import ChildSpec
 from ops.cli.roles import children
 from schemas.settings import Settings
@@ -72,6 +74,11 @@ class Role:
     def deaths(self) -> int:
         return sum(self.exits.values())
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped by a signal (and not ended)."""
+        return self.alive and psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
+
     def signal(self, number: int) -> None:
         """Send a signal, if it lives."""
         if self.alive:
@@ -97,8 +104,17 @@ class Role:
         return self.spec.log_file.read_text(errors="replace")
 
 
+def _as_second(settings: Settings) -> Settings:
+    """The settings of a second coordinator: another member of the group with a store of its own."""
+    member = settings.coordinator.model_copy(update={"instance": "coordinator-2"})
+    return settings.model_copy(update={"coordinator": member, "data_dir": settings.data_dir / "second"})
+
+
 class System:
-    """Coordinator and one host of agents on topics of their own. Use as an async context manager."""
+    """Coordinator and one host of agents on topics of their own. Use as an async context manager.
+
+    `second` is another coordinator, which runs only if a test resumes it.
+    """
 
     def __init__(self, settings: Settings, environ: dict[str, str]) -> None:
         self.settings = settings
@@ -106,6 +122,7 @@ class System:
         given = {**os.environ, "FAULTS_LEDGER": str(self.ledger), **environ}
         specs = children(settings, given, ("coordinator",), (AGENTS,))
         self.coordinator, self.actors = (Role(spec) for spec in specs)
+        self.second = Role(children(_as_second(settings), given, ("coordinator",), ())[0], keep=False)
         self._keeper: asyncio.Task | None = None
 
     async def __aenter__(self) -> System:
@@ -121,7 +138,7 @@ class System:
     async def _keep(self) -> None:
         """Start again whatever ended, as the supervisor does."""
         while True:
-            for role in (self.actors, self.coordinator):
+            for role in self.roles:
                 role.look()
                 if role.process is None and role.keep:
                     await asyncio.sleep(PAUSE_S)
@@ -137,17 +154,17 @@ class System:
         deadline = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > deadline:
-                tails = "\n".join(f"{role.spec.log_file}:\n{role.log()[-3000:]}" for role in self._roles)
+                tails = "\n".join(f"{role.spec.log_file}:\n{role.log()[-3000:]}" for role in self.roles)
                 raise AssertionError(f"not {what} within {limit_s:g} s; exits {self.exits()}\n{tails}")
             await asyncio.sleep(0.02)
 
     @property
-    def _roles(self) -> tuple[Role, Role]:
-        return self.coordinator, self.actors
+    def roles(self) -> tuple[Role, Role, Role]:
+        return self.actors, self.coordinator, self.second
 
     def exits(self) -> dict[str, int]:
         """How often each role ended, by exit code (-9: killed)."""
-        named = {"coordinator": self.coordinator, "actors": self.actors}
+        named = {"coordinator": self.coordinator, "second": self.second, "actors": self.actors}
         return {f"{name}:{code}": n for name, role in named.items() for code, n in role.exits.items()}
 
     async def kill(self, role: Role, number: int = signal.SIGKILL) -> None:
@@ -163,7 +180,8 @@ class System:
             await self.kill(role, number)
 
     def resume(self, role: Role) -> None:
-        """Let a halted role be started again."""
+        """Let a halted role be started again; the time in between was not its own."""
+        role.died_at = 0.0
         role.keep = True
 
     def forget_tables(self) -> None:
@@ -175,7 +193,7 @@ class System:
         if self._keeper is not None:
             self._keeper.cancel()
             self._keeper = None
-        living = [role.process for role in self._roles if role.alive]
+        living = [role.process for role in self.roles if role.alive]
         for process in living:
             process.send_signal(signal.SIGCONT)
             process.terminate()
@@ -185,5 +203,5 @@ class System:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for role in self._roles:
+        for role in self.roles:
             role.look()
