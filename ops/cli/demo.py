@@ -37,14 +37,17 @@ def demo(out: Out = None, stay: Stay = False, as_json: AsJson = False) -> None:
     plan = _plan(place, stay)
     stage = Stage(Console(quiet=as_json))
     pictures = out.expanduser().resolve() if out else Path(tempfile.mkdtemp(prefix="troupe-picture-"))
+    keep = False
     try:
         seen = asyncio.run(_tour(plan, pictures, stage, stay))
     except TroupeError as error:
+        keep = True  # the logs in there are what the reader needs now
         raise OperatorError(f"The tour failed: {error}", hint=f"the logs are in {place / 'data' / LOGS}") from error
     except (KeyboardInterrupt, asyncio.CancelledError):
-        shutil.rmtree(place, ignore_errors=True)
         raise typer.Exit(130) from None
-    shutil.rmtree(place, ignore_errors=True)
+    finally:
+        if not keep:
+            shutil.rmtree(place, ignore_errors=True)
     if as_json:
         print_json(seen.document())
     if seen.left_running:
