@@ -64,7 +64,7 @@ class Stage:
 
     def waiting(self, task_id: str, grace_s: float) -> None:
         """Say why the tour pauses."""
-        text = f"an agent for its pattern may still come, the coordinator gives it {grace_s:g} s"
+        text = f"an agent for its pattern may still come, the coordinator gives it {grace_s:g} s (routing.grace_seconds)"
         line = f"[dim]{'':10}{task_id} has no answer yet: {text}[/dim]"
         self._console.print(line, highlight=False, soft_wrap=True)
 

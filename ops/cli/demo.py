@@ -28,6 +28,8 @@ from schemas.settings import load_settings, process_environment
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the picture goes; unset: a new one.")]
 Stay = Annotated[bool, typer.Option("--stay", help="Leave the system running until Ctrl-C.")]
 
+_GRACE_S = 2.0  # that an agent for an unknown pattern gets to appear
+
 
 def demo(out: Out = None, stay: Stay = False, as_json: AsJson = False) -> None:
     """A tour: real work on a real Kafka, then nothing is left running."""
@@ -55,12 +57,13 @@ def demo(out: Out = None, stay: Stay = False, as_json: AsJson = False) -> None:
 
 
 def _plan(place: Path, stay: bool) -> Plan:
-    """A system of default settings, whatever the environment says of others.
+    """A system of default settings, whatever the environment says of others; only less patient, as visitors are.
 
     Unless it is to stay, other verbs do not see it: they would no longer know which of two systems is meant.
     """
     environ = process_environment()
-    plan = plan_of(load_settings({}, None, {"data_dir": str(place / "data")}), 0, ROLES, ())
+    chosen = {"data_dir": str(place / "data"), "routing.grace_seconds": _GRACE_S}
+    plan = plan_of(load_settings({}, None, chosen), 0, ROLES, ())
     return plan if stay else replace(plan, environ={**environ, "XDG_STATE_HOME": str(place / "state")})
 
 
