@@ -38,9 +38,8 @@ async def register(
         async with asyncio.timeout(limit):
             await directory.open(producer)
             await directory.read_to_end()
-            sent = {}
-            for each in definitions:
-                sent[each.agent_id] = await _announce(settings, each, directory, codecs, producer, clock)
+            announced = [_announce(settings, each, directory, codecs, producer, clock) for each in definitions]
+            sent = dict(zip((each.agent_id for each in definitions), await asyncio.gather(*announced), strict=True))
             while missing := [each for each in definitions if directory.known.get(each.agent_id) != each]:
                 for each in missing:
                     if refusal := directory.refused.get(sent[each.agent_id]):
@@ -80,13 +79,12 @@ async def _wait_for_inboxes(
     settings: Settings, definitions: Sequence[AgentDefinition], producer: AIOKafkaProducer
 ) -> None:
     """Wait until this client's metadata has the inboxes, or the first subscription would be made without them."""
-    for each in definitions:
-        topic = settings.kafka.topic_prefix + inbox_name(each.agent_id)
-        try:
-            async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
-                await producer.partitions_for(topic)
-        except (TimeoutError, KafkaError) as error:
-            raise BrokerUnavailable(f"Topic {topic} is registered but the broker does not show it: {error}") from error
+    topics = [settings.kafka.topic_prefix + inbox_name(each.agent_id) for each in definitions]
+    try:
+        async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
+            await asyncio.gather(*(producer.partitions_for(topic) for topic in topics))
+    except (TimeoutError, KafkaError) as error:
+        raise BrokerUnavailable(f"The broker does not show the inboxes of registered agents: {error}") from error
 
 
 class _Directory:
