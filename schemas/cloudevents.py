@@ -16,14 +16,19 @@ Headers = tuple[tuple[str, bytes], ...]
 
 def cloud_event(record: Envelope, subject: str) -> Headers:
     """The headers of a record: `ce_id` is its event id, `ce_type` names record and version, `ce_subject` is the key."""
-    when = datetime.fromtimestamp(record.occurred_at / 1_000_000, UTC).isoformat(timespec="microseconds")
     return (
         *_constant(type(record).__name__),
         ("ce_id", record.event_id.encode()),
         ("ce_source", b"/troupe/" + record.source.encode()),
         ("ce_subject", subject.encode()),
-        ("ce_time", when.removesuffix("+00:00").encode() + b"Z"),
+        ("ce_time", _instant(record.occurred_at)),
     )
+
+
+@lru_cache(maxsize=256)  # records of a batch have one append time
+def _instant(micros: int) -> bytes:
+    when = datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat(timespec="microseconds")
+    return when.removesuffix("+00:00").encode() + b"Z"
 
 
 @lru_cache(maxsize=64)

@@ -87,6 +87,7 @@ class Wire:
         self.partitions = settings.kafka.partitions
         self.codecs = codecs
         self._inbox_partitions: dict[str, int] = {}
+        self._codecs: dict[str, Codec[Any]] = {}
 
     def real(self, name: str) -> str:
         """Name of a topic on the cluster."""
@@ -144,15 +145,19 @@ class Wire:
 
         Raises PayloadTooLarge over the topic's limit, SchemaError for a value that does not fit.
         """
-        codec: Codec[Any] = self.codecs.of(output.topic.subject)
+        topic = output.topic
+        codec = self._codecs.get(topic.name)
+        if codec is None:
+            codec = self._codecs[topic.name] = self.codecs.of(topic.subject)
         value = None if output.record is None else codec.encode(output.record)
-        users = output.topic.family and output.topic.name == "<reply_to>"
-        name = output.name or output.topic.name
+        users = topic.family and topic.name == "<reply_to>"
+        name = output.name or topic.name
         fallback = self.encode(output.fallback, event_key, event_partition) if output.fallback else None
         headers = output.headers
-        if output.topic.edge and isinstance(output.record, Envelope):
+        if headers:  # the codec looks at the value alone
+            _refuse_large(len(value or b""), headers, codec.max_record_bytes)
+        if topic.edge and isinstance(output.record, Envelope):
             headers += cloud_event(output.record, output.key)
-        self._refuse_large(output, value)
         return Encoded(
             name if users else self.real(name),
             self._partition(output, name, event_key, event_partition, users),
@@ -177,10 +182,8 @@ class Wire:
             return home(output.key, count) if count > 1 else 0
         return event_partition if output.key == event_key else home(output.key, self.partitions)
 
-    def _refuse_large(self, output: Output, value: bytes | None) -> None:
-        size = len(value or b"") + sum(len(name) + len(data) for name, data in output.headers)
-        limit = self.codecs.of(output.topic.subject).max_record_bytes
-        if size > limit:
-            raise PayloadTooLarge(size, limit)
 
-
+def _refuse_large(size: int, headers: Headers, limit: int) -> None:
+    size += sum(len(name) + len(data) for name, data in headers)
+    if size > limit:
+        raise PayloadTooLarge(size, limit)

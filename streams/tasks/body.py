@@ -56,7 +56,7 @@ def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
     payload = _EMPTY
     for name, default in _HASHED:
         value = fields[name]
-        if value == default:
+        if value is default or value == default:
             continue
         if name not in _JSON_FIELDS:
             members.append(f'"{name}":{_canonical_field(value)}')

@@ -29,13 +29,21 @@ BLANK = TaskRow(
 """What is before the first transition."""
 
 
+# A pydantic model is these four slots. Their own setters pass over the guard of a frozen model, and a search by name.
+_new = object.__new__
+_set_fields, _set_given, _set_extra, _set_private = (
+    BaseModel.__dict__[slot].__set__
+    for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
+
+
 def evolve(record: M, changes: dict[str, Any]) -> M:
-    """A copy with other values, which must be of the fields' types; `model_copy` at less than half of its cost."""
-    made = object.__new__(record.__class__)
-    object.__setattr__(made, "__dict__", record.__dict__ | changes)
-    object.__setattr__(made, "__pydantic_fields_set__", record.__pydantic_fields_set__)
-    object.__setattr__(made, "__pydantic_extra__", None)
-    object.__setattr__(made, "__pydantic_private__", None)
+    """A copy with other values, which must be of the fields' types; `model_copy` at a quarter of its cost."""
+    made = _new(record.__class__)
+    _set_fields(made, record.__dict__ | changes)
+    _set_given(made, record.__pydantic_fields_set__)
+    _set_extra(made, None)
+    _set_private(made, None)
     return made
 
 
