@@ -173,7 +173,7 @@ def config_of(topic: Topic, settings: Settings) -> dict[str, str]:
         config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
     else:
         config |= {"cleanup.policy": "delete", "retention.ms": "-1"}
-    if topic.input:
+    if topic.input or topic.retention is TopicClass.CHANGELOG:  # a changelog's acks show the broker's clock
         config["message.timestamp.type"] = "LogAppendTime"
     if topic.wraps:
         config["max.message.bytes"] = str(settings.limits.max_wrapped_bytes)

@@ -91,13 +91,13 @@ def test_partition_counts_are_the_installations_unless_fixed() -> None:
     assert partitions_of(INBOX, settings) == 1
 
 
-def test_every_processor_input_is_stamped_by_the_broker_and_nothing_else_is() -> None:
+def test_inputs_and_changelogs_are_stamped_by_the_broker_and_nothing_else_is() -> None:
     stamped = {
         topic.name
         for topic in troupe().all_topics()
         if config_of(topic, Settings()).get("message.timestamp.type") == "LogAppendTime"
     }
-    assert stamped == {topic.name for spec in troupe().processors for topic in spec.reads}
+    assert stamped == {topic.name for spec in troupe().processors for topic in (*spec.reads, spec.changelog)}
 
 
 def test_retention_follows_the_class() -> None:

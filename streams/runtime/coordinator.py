@@ -154,7 +154,8 @@ class Coordinator:
             await self._until_ready(stop)
         except TimeoutError as late:
             raise BrokerUnavailable(f"not ready within {limits.ready_seconds:g} s") from late
-        on_ready()
+        if not stop.is_set() and not self._app.crashed:
+            on_ready()
         while not stop.is_set() and not self._app.crashed:
             try:
                 async with asyncio.timeout(1.0):

@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from schemas.changelog import HEADER_KEY, ChangelogHeader
+from schemas.errors import BrokerUnavailable
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from streams.processor import Processor, ProcessorSpec, Share
@@ -27,7 +28,7 @@ from streams.runtime.arrivals import Arrivals, Schemas
 from streams.runtime.batch import run_batch
 from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA
 from streams.runtime.faust_app import App, BatchStream
-from streams.runtime.outbox import Outbox, build
+from streams.runtime.outbox import Outbox, acked, build
 from streams.runtime.owner import Owner
 from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition, size_of
 from streams.runtime.store import (
@@ -89,6 +90,7 @@ class Runner:
         self._header_codec = wire.codecs.of("changelog.header-value")
         self._outbox: Outbox | None = None
         self._seq = 0
+        self._ack_seconds = settings.kafka.request_timeout_seconds
         self._emitting: asyncio.Task[None] | None = None
         self._declare()
 
@@ -126,7 +128,7 @@ class Runner:
         """After each recovery, before records flow: indexes from rows, then the claim of each partition."""
         try:
             await self._recover()
-        except KafkaError as error:
+        except (KafkaError, BrokerUnavailable) as error:
             self._host.die(EXIT_KAFKA, f"recovery of {self.spec.name}: {error!r}")
         except Exception as error:
             log.exception("recovery_failed", processor=self.spec.name)
@@ -147,7 +149,7 @@ class Runner:
         for partition in owner.partitions.values():
             owner.republish(flush, partition)
         await self._outbox.ensure(flush.topics)
-        await asyncio.gather(*(await self._outbox.send(flush.outputs)))
+        await acked(await self._outbox.send(flush.outputs), self._ack_seconds)
         self._failpoints.hit("recovered")
         self._waker.heard()
         self.recovered.set()
@@ -241,7 +243,7 @@ class Runner:
                         await self._waker.look_for_stalls(owner)
                     if flow.is_active() and owner is self.owner and self._outbox is not None:
                         self._waker.nudge(owner, self._outbox)
-                except KafkaError as error:
+                except (KafkaError, BrokerUnavailable) as error:
                     self._host.die(EXIT_KAFKA, f"{self.spec.name}: {error!r}")
                 except Exception as error:
                     log.exception("loop_failed", processor=self.spec.name)
@@ -298,7 +300,7 @@ class Runner:
             batch = build(producer, (*part.records, ChangelogRecord(HEADER_KEY, headers[number])))
             sent.append(await producer.send_batch(batch, self._changelog, partition=number))
         await self._pass("changelog-sent")
-        acks = await asyncio.gather(*sent)
+        acks = await acked(sent, self._ack_seconds)
         await self._pass("changelog-acked")
         for number, ack in zip(parts, acks, strict=True):
             self._clock.learn(before, time.time(), ack.timestamp if ack.timestamp_type == 1 else 0)
@@ -334,11 +336,11 @@ class Runner:
                 await self._outbox.ensure(flush.topics)
             futures = await self._outbox.send(flush.outputs)
             await self._pass("outputs-sent")
-            await asyncio.gather(*futures)
+            await acked(futures, self._ack_seconds)
             await self._pass("outputs-acked")
             for event in flush.covered:
                 event.message.ack(self._app.consumer)
-        except KafkaError as error:
+        except (KafkaError, BrokerUnavailable) as error:
             self._host.die(EXIT_KAFKA, f"outputs of {self.spec.name}: {error!r}")
         except Exception as error:
             log.exception("emit_failed", processor=self.spec.name)

@@ -37,6 +37,18 @@ def build(producer: AIOKafkaProducer, records: Iterable[ChangelogRecord]) -> Any
     return batch
 
 
+async def acked(futures: Iterable[asyncio.Future[Any]], limit_s: float) -> list[Any]:
+    """The broker's answers, all of them. Raises what a produce raised, BrokerUnavailable after `limit_s` seconds.
+
+    An idempotent producer tries for ever by itself, since giving a batch up would tear its sequence.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await asyncio.gather(*futures)
+    except TimeoutError as late:
+        raise BrokerUnavailable(f"Kafka did not acknowledge within {limit_s:g} s") from late
+
+
 class Outbox:
     """Sends outputs of any topic; knows inboxes that exist."""
 
@@ -110,7 +122,7 @@ class Outbox:
         except (KafkaError, ValueError, BrokerUnavailable, TimeoutError) as error:
             log.warning("reply_failed", topic=output.topic, error=repr(error))
             if output.fallback is not None:
-                await asyncio.gather(*await self.send([output.fallback]))
+                await acked(await self.send([output.fallback]), self._settings.kafka.request_timeout_seconds)
 
     async def _users_partitions(self, topic: str) -> int:
         now = asyncio.get_running_loop().time()

@@ -11,26 +11,10 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import structlog
-
 from schemas.changelog import ChangelogHeader, NoteRecord, WakeRecord
 from schemas.codec import Codec
 from schemas.partitioning import home
-from schemas.tasks import TaskError
-from streams.deadletters import of_record
-from streams.processor import (
-    NOTE_ERROR_BYTES,
-    Change,
-    Decided,
-    End,
-    EnsureTopic,
-    Event,
-    Note,
-    Output,
-    Processor,
-    Stamp,
-    Views,
-)
+from streams.processor import Change, End, EnsureTopic, Event, Note, Processor, Stamp, Views
 from streams.runtime.partition import (
     HEADER_ROOM_BYTES,
     Arrival,
@@ -40,36 +24,14 @@ from streams.runtime.partition import (
     Partition,
     size_of,
 )
+from streams.runtime.rule import ENDED, Answer, Counts, Rule
 from streams.runtime.store import FINISHED_HEADER, expiry_bytes
 from streams.runtime.wire import ORIGIN, Encoded, Unreadable, Wire
 
-log = structlog.get_logger("owner")
-POISON = "poison"
-"""Note: nobody could read the record."""
-
-RULE_FAILED = "rule_failed"
-"""Note: a rule raised on the record."""
-
-NOTES_PER_FLUSH = 300
-LETTER_NUMBER = {POISON: 0, RULE_FAILED: 1000}
-"""Number of the dead letter among a record's outputs; beyond those of the row that a failed rule left ended."""
+NOTES_PER_FLUSH = 200
+"""Notes of one partition, so that the header row stays small."""
 
 Lookup = Callable[[int, str], tuple[bytes, int] | None]
-ENDED = 0
-"""Time at which a row that ended may leave: with the next flush."""
-
-
-class Counts:
-    """What the owner did, for logs and metrics."""
-
-    __slots__ = ("broken", "copies", "dropped", "poison", "re_emitted", "rehomed", "stepped")
-
-    def __init__(self) -> None:
-        self.stepped = self.re_emitted = self.dropped = self.rehomed = self.copies = self.broken = self.poison = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Counts by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Owner:
@@ -97,6 +59,7 @@ class Owner:
         self.counts = Counts()
         self.decisions = 0
         self._row_codec = row_codec
+        self._rule = Rule(processor, wire, row_codec, self.counts)
         self.views = views
         self._instance, self._clock, self._finished = instance, clock, finished
         self._batch_bytes = batch_bytes
@@ -202,10 +165,10 @@ class Owner:
         row, ended = self.row(partition, event.key)
         emitted = False
         if row is not None and row.cause == event.position:
-            self._emit(flush, End(row) if ended else Change(row), event)
+            flush.follow(self._rule.again(End(row) if ended else Change(row), event))
             emitted = True
         if note is not None:
-            self._emit(flush, Note(note.kind, note.error, note.at, note.seq), event)
+            flush.follow(self._rule.again(Note(note.kind, note.error, note.at, note.seq), event))
             emitted = True
         if isinstance(event.record, WakeRecord):
             self.asked.pop(event.key, None)
@@ -222,10 +185,10 @@ class Owner:
         row, ended = self.row(partition, event.key) if event.record is not None else (None, False)
         if ended:
             row = None  # it has left; what stays of it until the next flush is nothing that a rule may see
-        decided, outputs = self._ask(row, event, arrival)
-        if not self._keep(flush, partition, event, row, decided, outputs):
+        answer = self._rule.ask(row, event, arrival.record, self.views)
+        if not self._keep(flush, partition, event, row, answer):
             return False
-        if ended and any(not isinstance(each, Note) for each in decided):
+        if ended and answer.written is not None:
             partition.finished = max(0, partition.finished - 1)  # its key begins anew, so no tombstone counts it
         if isinstance(event.record, WakeRecord):
             self.asked.pop(event.key, None)
@@ -236,107 +199,28 @@ class Owner:
         self.counts.stepped += 1
         return True
 
-    def _ask(
-        self, row: Any, event: Event, arrival: Arrival
-    ) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
-        """The rule's decision and its outputs, encoded and size-checked; if anything raises, nothing of them remains."""
-        if isinstance(arrival.record, Unreadable):
-            return self._poisoned(POISON, arrival.record.error, event)
-        try:
-            decision = self.processor.step(row, event, self.views)
-            if decision is None:
-                return [], []
-            self._check(row, decision, event)
-            return [decision], self._encoded(self.processor.outputs(decision, event), event)
-        except Exception as error:
-            log.warning("rule_failed", processor=self.processor.name, position=event.position, error=repr(error))
-            self.counts.broken += 1
-            return self._broken(row, event, error)
-
-    def _broken(
-        self, row: Any, event: Event, error: Exception
-    ) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
-        decided, outputs = self._poisoned(RULE_FAILED, f"{type(error).__name__}: {error}", event)
-        if row is None or self.processor.expires(row) is not None:
-            return decided, outputs
-        try:
-            change = self.processor.broken(row, event, error)
-            if change is None:
-                return decided, outputs
-            self._check(row, change, event)
-            return [change, *decided], [*self._encoded(self.processor.outputs(change, event), event), *outputs]
-        except Exception as second:
-            # A rule that cannot even end its row must not stop all others; the record is kept and the row stays open.
-            log.error("broken_failed", processor=self.processor.name, position=event.position, error=repr(second))
-            return decided, outputs
-
-    def _poisoned(
-        self, kind: str, error: str, event: Event
-    ) -> tuple[list[Decided[Any]], list[Encoded | EnsureTopic]]:
-        self.counts.poison += 1
-        text = error.encode()[:NOTE_ERROR_BYTES].decode(errors="ignore")
-        note = Note(kind, text, event.stamp.time, event.stamp.seq)
-        return [note], self._encoded([self._letter(note, event)], event)
-
-    def _letter(self, note: Note, event: Event) -> Output:
-        """The dead letter of a record; a function of note and event, so that it can be made again."""
-        code, step = ("invalid_request", "decode") if note.kind == POISON else ("internal_error", self.processor.name)
-        error = TaskError(code=code, message=note.error)
-        return of_record(event, event.raw_key, error, LETTER_NUMBER[note.kind], step)
-
-    def _check(self, row: Any, decision: Decided[Any], event: Event) -> None:
-        if isinstance(decision, Note):
-            return
-        version = row.version + 1 if row is not None else 1
-        if decision.row.version != version or decision.row.cause != event.position:
-            raise ValueError(
-                f"{self.processor.name}: a transition must be version {version} with cause {event.position}, "
-                f"not {decision.row.version} with {decision.row.cause}"
-            )
-
     # --- what is kept of a decision
 
-    def _keep(
-        self,
-        flush: Flush,
-        partition: Partition,
-        event: Event,
-        row: Any,
-        decided: list[Decided[Any]],
-        outputs: list[Encoded | EnsureTopic],
-    ) -> bool:
-        for decision in decided:
-            if isinstance(decision, Note):
-                flush.part(partition.number).notes.append(
-                    NoteRecord(
-                        topic=event.topic.name, offset=event.offset, position=event.position, kind=decision.kind,
-                        error=decision.error.encode()[:NOTE_ERROR_BYTES].decode(errors="ignore"),
-                        at=decision.at, seq=decision.seq,
-                    )
-                )  # fmt: skip
-            elif not self._keep_row(flush, partition, event.key, row, decision):
+    def _keep(self, flush: Flush, partition: Partition, event: Event, before: Any, answer: Answer) -> bool:
+        """Put an answer into the flush; False if its row does not fit any more."""
+        written, note = answer.written, answer.note
+        if written is not None:
+            headers = () if written.expires is None else ((FINISHED_HEADER, expiry_bytes(written.expires)),)
+            record = ChangelogRecord(event.key.encode(), written.value, headers)
+            part = flush.part(partition.number)
+            if part.records and part.size + size_of(record) + HEADER_ROOM_BYTES > self._batch_bytes:
                 return False
-        for output in outputs:
-            if isinstance(output, EnsureTopic):
-                flush.topics.append(output)
-            else:
-                flush.outputs.append(output)
-        return True
-
-    def _keep_row(
-        self, flush: Flush, partition: Partition, key: str, before: Any, decision: Change[Any] | End[Any]
-    ) -> bool:
-        after = decision.row
-        expires = ENDED if isinstance(decision, End) else self.processor.expires(after)
-        headers = () if expires is None else ((FINISHED_HEADER, expiry_bytes(expires)),)
-        record = ChangelogRecord(key.encode(), self._row_codec.encode(after), headers)
-        part = flush.part(partition.number)
-        if part.records and part.size + size_of(record) + HEADER_ROOM_BYTES > self._batch_bytes:
-            return False
-        part.add(record)
-        assert record.value is not None
-        part.rows[key] = record.value, expires
-        self._index(partition, key, before, after, expires)
+            part.add(record)
+            part.rows[event.key] = written.value, written.expires
+            self._index(partition, event.key, before, written.row, written.expires)
+        if note is not None:
+            flush.part(partition.number).notes.append(
+                NoteRecord(
+                    topic=event.topic.name, offset=event.offset, position=event.position,
+                    kind=note.kind, error=note.error, at=note.at, seq=note.seq,
+                )
+            )  # fmt: skip
+        flush.follow(answer.outputs)
         return True
 
     def _index(self, partition: Partition, key: str, before: Any, after: Any, expires: int | None) -> None:
@@ -351,24 +235,6 @@ class Owner:
         due = self.processor.due(row)
         if due is not None:
             heapq.heappush(partition.timers, (due, key, row.version))
-
-    def _emit(self, flush: Flush, decided: Decided[Any], event: Event) -> None:
-        if isinstance(decided, Note) and decided.kind in LETTER_NUMBER:
-            outputs: Iterable[Output | EnsureTopic] = [self._letter(decided, event)]
-        else:
-            outputs = self.processor.outputs(decided, event)
-        for output in self._encoded(outputs, event):
-            if isinstance(output, EnsureTopic):
-                flush.topics.append(output)
-            else:
-                flush.outputs.append(output)
-
-    def _encoded(self, outputs: Iterable[Output | EnsureTopic], event: Event) -> list[Encoded | EnsureTopic]:
-        encode = self.wire.encode
-        return [
-            output if isinstance(output, EnsureTopic) else encode(output, event.key, event.partition)
-            for output in outputs
-        ]
 
     # --- at a claim, and at a flush
 

@@ -6,6 +6,7 @@ them in `owner.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -124,6 +125,14 @@ class Flush:
     topics: list[EnsureTopic] = field(default_factory=list)
     covered: list[Any] = field(default_factory=list)
     tail: set[int] = field(default_factory=set)
+
+    def follow(self, outputs: Iterable[Encoded | EnsureTopic]) -> None:
+        """Add what follows from a record."""
+        for output in outputs:
+            if isinstance(output, EnsureTopic):
+                self.topics.append(output)
+            else:
+                self.outputs.append(output)
 
     def part(self, number: int) -> Part:
         """The part of a partition, made on first use."""

@@ -16,11 +16,12 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from schemas.changelog import WakeRecord
+from schemas.errors import BrokerUnavailable
 from schemas.settings import Settings
 from streams.processor import ProcessorSpec
 from streams.runtime.exits import EXIT_BUG, EXIT_KAFKA
 from streams.runtime.faust_app import App
-from streams.runtime.outbox import Outbox
+from streams.runtime.outbox import Outbox, acked
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Partition
 from streams.runtime.wakes import Clock, Wakes
@@ -38,6 +39,7 @@ class Waker:
     ) -> None:
         self._spec, self._app, self._wire, self._clock, self._die = spec, app, wire, clock, die
         self._again = settings.coordinator.wake_again_seconds
+        self._ack_seconds = settings.kafka.request_timeout_seconds
         self._topics = {wire.real(topic.name): topic for topic in spec.reads}
         self._names = tuple(topic.name for topic in spec.reads)
         self._codec = wire.codecs.of(spec.wakes.subject)
@@ -76,8 +78,8 @@ class Waker:
                 Encoded(self._topic, number, key.encode(), self._codec.encode(WakeRecord(key=key, version=version)), ())
                 for number, key, version in [*ready, *wakes.due(now, ends)]
             ]
-            await asyncio.gather(*(await outbox.send(outputs)))
-        except KafkaError as error:
+            await acked(await outbox.send(outputs), self._ack_seconds)
+        except (KafkaError, BrokerUnavailable) as error:
             self._die(EXIT_KAFKA, f"wakes of {self._spec.name}: {error!r}")
         except Exception as error:
             log.exception("wake_failed", processor=self._spec.name)

@@ -9,7 +9,7 @@ import pytest
 from schemas.changelog import WakeRecord
 from schemas.errors import DecodeError
 from schemas.partitioning import home
-from streams.runtime.owner import RULE_FAILED
+from streams.runtime.rule import RULE_FAILED
 from streams.runtime.wire import ORIGIN
 from tests.streams.runtime.tally import ASKED, MORE, PARTITIONS, SPEC, Stand, Wish, keys_at
 
@@ -107,7 +107,7 @@ async def test_a_full_batch_closes_the_flush(tmp_path: Path) -> None:
 async def test_the_header_keeps_few_enough_notes(stand: Stand) -> None:
     stand.own()
     await stand.take(*(stand.arrival(n, Wish(key=f"{K}", kind="refuse")) for n in range(700)))
-    assert [len(flush.parts[0].notes) for flush in stand.flushes] == [300, 300, 100]
+    assert [len(flush.parts[0].notes) for flush in stand.flushes] == [200, 200, 200, 100]
 
 
 # --- homes and origins
