@@ -101,7 +101,9 @@ class Role:
             self.process = None
 
     def log(self) -> str:
-        return self.spec.log_file.read_text(errors="replace")
+        """All that it said, at all its starts."""
+        path = self.spec.log_file
+        return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _as_second(settings: Settings) -> Settings:
