@@ -1,7 +1,7 @@
 """What each role costs: processor time between two moments and the largest resident size seen, read from outside.
 
-The cost per task is the figure that survives a noisy machine: a busy neighbour halves the tasks per second and leaves
-this nearly alone.
+The cost per task survives a noisy machine better than tasks per second, but not unharmed: with four times as many busy
+processes as cores it was seen to grow by 70 % and tasks per second to fall to a third. So compare within a run.
 """
 
 from __future__ import annotations
