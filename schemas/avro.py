@@ -40,8 +40,11 @@ class Avro:
 Micros = Annotated[int, Avro(logicalType="timestamp-micros")]
 """An instant: microseconds since the UTC epoch."""
 
-Int = Annotated[int, Field(ge=-(2**31), lt=2**31), Avro(type="int")]
-"""An integer of 32 bits; the bound is the model's, because fastavro would write more and other readers would fail."""
+Int = Annotated[int, Field(gt=-(2**31) - 1, lt=2**31), Avro(type="int")]
+"""An integer of 32 bits; the bound is the model's, so that a client hears of it and not a writer.
+
+Said with `gt` and `lt`, so that a field may have its own `ge` and `le`: of two bounds of one kind the alias's would win.
+"""
 
 _PRIMITIVES: dict[Any, str] = {str: "string", int: "long", float: "double", bool: "boolean", bytes: "bytes"}
 _LEAST_BYTES = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "string": 1, "bytes": 1}
