@@ -120,11 +120,18 @@ def test_a_pool_of_many_lists_the_chosen_and_who_was_excluded() -> None:
     world.wake("t1")
     decision = decided(world)
     assert (decision.chosen, decision.excluded_counts) == ("a005", {"avoided": 1, "offline": 65})
+    world.report("failed", "t1")
+    world.command("u", agent_id="a005")
+    world.now += 2 * SECOND
+    world.wake("t1")
+    decision = decided(world)
+    assert (decision.chosen, decision.excluded_counts) == ("a007", {"at_capacity": 1, "offline": 65}), "it is full anyway"
+    world.command("u", kind="cancel")
     for number in range(63):
         world.command(f"more{number}", pattern="dig")
     world.command("last", pattern="dig")
     decision = decided(world)
-    assert (decision.chosen, decision.excluded_counts) == ("a003", {"at_capacity": 64, "offline": 65})
+    assert (decision.chosen, decision.excluded_counts) == ("a005", {"at_capacity": 64, "offline": 65})
     world.command("waits", pattern="dig")
     decision = decided(world)
     assert (decision.chosen, decision.excluded_counts) == (None, {"at_capacity": 65, "offline": 65})

@@ -185,6 +185,29 @@ def test_a_retry_queues_behind_nobody_younger() -> None:
     assert made.settle_ready() == ["old"]
 
 
+def test_a_task_that_left_and_came_back_waits_once() -> None:
+    queue = PoolQueue()
+    for place in ((1, "a"), (2, "b"), (3, "c")):
+        queue.add(place)
+    assert queue.first(1) == [(1, "a")]
+    queue.remove((2, "b"))
+    queue.add((2, "b"))
+    assert queue.first(5) == [(1, "a"), (2, "b"), (3, "c")]
+    assert (len(queue), queue.ahead((3, "c"), 5)) == (3, 2)
+
+
+def test_a_task_without_a_route_is_looked_at_once_per_change() -> None:
+    made = world()
+    made.command("lost", pattern="nobody")
+    made.fresh()
+    assert list(made.processor.ready(made.now, made.views)) == ["lost"]
+    made.wake("lost")
+    assert list(made.processor.ready(made.now, made.views)) == []
+    made.agent("b", "other")
+    assert list(made.processor.ready(made.now, made.views)) == ["lost"], "until it was looked at"
+    assert list(made.processor.ready(made.now, made.views)) == ["lost"]
+
+
 def test_pool_queue_against_a_plain_list() -> None:
     seeded = random.Random(7)
     queue, plain = PoolQueue(), []

@@ -38,6 +38,7 @@ started                  | late               | late | late | R    | =    | late
 progress                 | late               | late | late | progress | progress | late | late | late | late | late
 completed                | late               | late | C    | C    | C    | C    | late | late | late | late
 completed, epoch unknown | late               | late | late | late | late | late | late | late | late | late
+completed, epoch 0       | late               | late | late | late | late | late | late | late | late | late
 failed, retry left       | late               | late | late | T    | T    | late | late | late | late | late
 failed, none left        | late               | late | late | D    | D    | late | late | late | late | late
 failed, for good         | late               | late | late | F    | F    | late | late | late | late | late
@@ -175,6 +176,7 @@ EVENTS: dict[str, Callable[[World], object]] = {
     "progress": lambda w: w.report("progress", progress=0.5),
     "completed": lambda w: w.report("completed", result="{}"),
     "completed, epoch unknown": lambda w: w.report("completed", epoch=9, result="{}"),
+    "completed, epoch 0": lambda w: w.report("completed", epoch=0, result="{}"),
     "failed, retry left": lambda w: w.report("failed", error=BOOM),
     "failed, none left": lambda w: w.report("failed", error=BOOM),
     "failed, for good": lambda w: w.report("failed", error=REFUSED),
