@@ -1,6 +1,6 @@
 """Canonical JSON and its hash, so that two submits can be compared whatever tool wrote them (spec 3.2, RFC 8785).
 
-The common case, objects with ASCII keys and no fractions, is what `json.dumps` with sorted keys writes already; it takes
+The common case, objects with ASCII keys and everyday numbers, is what `json.dumps` with sorted keys writes already; it takes
 a tenth of the time of the general serializer, which is asked only where the two could differ.
 """
 
@@ -59,6 +59,8 @@ def _is_plain(value: Any) -> bool:
         return True
     if isinstance(value, int):
         return -_SAFE_INT < value < _SAFE_INT
+    if isinstance(value, float):  # repr is the shortest form too, but writes 1.0 and 1e+16 otherwise than the standard
+        return 1e-4 <= abs(value) < 1e16 and not value.is_integer()
     if isinstance(value, dict):
         return all(key.isascii() and _is_plain(item) for key, item in value.items())
     if isinstance(value, list):

@@ -141,7 +141,7 @@ class TaskCommand(Envelope):
     retry: RetryPolicy | None = None
     hold: bool = False
     not_before: Micros | None = None
-    ttl_seconds: int = 86400
+    ttl_seconds: int | None = None
     admission: Admission | None = None
     submitted_by: str = "anonymous"
     redrive_of: str | None = None

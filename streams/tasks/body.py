@@ -104,7 +104,7 @@ def _range_fault(command: TaskCommand) -> Fault | None:
         return fault("invalid_request", "priority must be between 1 and 5")
     if command.timeout_seconds is not None and command.timeout_seconds < 1:
         return fault("invalid_request", "timeout_seconds must be at least 1")
-    if not 1 <= command.ttl_seconds <= MAX_TTL_SECONDS:
+    if command.ttl_seconds is not None and not 1 <= command.ttl_seconds <= MAX_TTL_SECONDS:
         return fault("invalid_request", f"ttl_seconds must be between 1 and {MAX_TTL_SECONDS}")
     if command.reply_partition is not None and command.reply_partition < 0:
         return fault("invalid_request", "reply_partition must be at least 0")

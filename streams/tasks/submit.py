@@ -60,7 +60,7 @@ def _new_row(know: Knowledge, event: Event, command: TaskCommand, body: Body) ->
     rule = rule_of(command.pattern, command.type, command.agent_id, know.router.rules)
     priority = command.priority or (rule.priority if rule is not None else PRIORITY)
     partition = command.reply_partition
-    ttl = command.ttl_seconds if body.fault is None else 0
+    ttl = (command.ttl_seconds or know.settings.tasks.ttl_seconds) if body.fault is None else 0
     return evolve(
         BLANK,
         {

@@ -210,6 +210,14 @@ def test_life_over() -> None:
     assert (made.told.error.code, made.told.error.message) == ("expired", "Task expired after 10 s")
 
 
+def test_a_life_has_the_settings_length_unless_the_task_says() -> None:
+    made = world(tasks={"ttl_seconds": 3})
+    made.agent("a", "dig")
+    made.command(pattern="dig")
+    made.pass_time(3)
+    assert (made.told.error.code, made.told.error.message) == ("expired", "Task expired after 3 s")
+
+
 def test_lost_agents() -> None:
     made = world(error_recovery={"max_lost": 2})
     for lost in (1, 2):
