@@ -13,10 +13,12 @@ import random
 import time
 import uuid
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from schemas.codec import Codecs
 from schemas.partitioning import home
@@ -65,7 +67,7 @@ class Submitter:
                 ledger.write(json.dumps(line | {"hash": hashlib.sha256(each.value).hexdigest()}) + "\n")
 
     async def feed(self, count: int, rate: float | None = None) -> None:
-        """Submit `count` more tasks, `rate` a second if given; returns when all are acked."""
+        """Submit `count` more tasks, `rate` a second if given; returns when all are acked, or refused for good."""
         sent: list[asyncio.Task] = []
         begun = time.monotonic()
         for n in range(count):
@@ -82,8 +84,9 @@ class Submitter:
         future = await self._producer.send(topic, entry.value, key=key, partition=partition)
 
         async def acked() -> None:
-            where = await future
-            entry.ack = f"{where.topic}.{where.partition}.{where.offset}"
+            with suppress(KafkaError):  # not acked, so nothing was promised
+                where = await future
+                entry.ack = f"{where.topic}.{where.partition}.{where.offset}"
 
         return asyncio.ensure_future(acked())
 

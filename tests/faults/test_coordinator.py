@@ -130,6 +130,23 @@ async def test_offsets_set_back(broker: str, tmp_path: Path, endured: Endured, r
 
 
 @pytest.mark.long
+async def test_a_clean_stop_leaves_nothing_to_say_again(broker: str, tmp_path: Path, endured: Endured) -> None:
+    async with run("SIGTERM under load", broker, tmp_path, seed=41) as made:
+        system = made.system
+        await system.ready()
+        for _ in range(4):
+            load = asyncio.create_task(made.submitter.feed(200, 150))
+            await asyncio.sleep(1.0)
+            await system.kill(system.coordinator, signal.SIGTERM)
+            await load
+            await system.ready()
+            await asyncio.sleep(2.0)
+        await made.verdict()
+        endured(made.row)
+        assert made.row["re-emitted"] == 0 and set(system.coordinator.exits) == {0}
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(("rounds", "seed"), [(1, 71), (2, 72)])
 async def test_a_zombie_is_fenced(broker: str, tmp_path: Path, endured: Endured, rounds: int, seed: int) -> None:
     """Stopped at each point, past its session, while another takes over; then it wakes with a batch in its hands."""
