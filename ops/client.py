@@ -21,7 +21,6 @@ from aiokafka.partitioner import murmur2
 from pydantic import ValidationError
 
 from ops.codecs import load_codecs
-from ops.topics import unreachable
 from ops.views.log import LogReader, Offsets, open_log
 from ops.views.tasks import TaskFold, TaskStatus
 from schemas.cloudevents import cloud_event
@@ -82,7 +81,7 @@ class Client:
         try:
             await producer.start()
         except (KafkaError, OSError) as error:
-            raise unreachable(kafka.bootstrap_servers) from error
+            raise BrokerUnavailable.at(kafka.bootstrap_servers) from error
         self._producer = producer
         return self
 
@@ -132,24 +131,55 @@ class Client:
     async def wait(self, task_id: str, timeout_s: float) -> TaskStatus | None:
         """What became of a task, as soon as it is finished, at the latest after `timeout_s`; None if nothing is known.
 
-        For an id that `submit` just sent, a refusal of that very submit is the answer.
+        For an id that `submit` just sent, a refusal of that very submit is the answer, and what an earlier submit of the
+        id came to is no answer before this one was decided; if that did not happen in time, None.
         """
-        fold = TaskFold(task_id, self._positions.get(task_id))
+        position = self._positions.get(task_id)
+        fold = TaskFold(task_id, position)
         deadline = time.monotonic() + timeout_s
-        finished: float | None = None
         async with open_log(self._settings) as log:
-            start = self._marks.get(task_id) or await log.beginnings(await self._homes(log, task_id))
-            async for record in log.follow(start):
-                if await self._take(fold, task_id, record) and fold.answered():
-                    break
-                if time.monotonic() >= deadline:
-                    break
-                found = fold.status() if record is None else None
-                if found is not None and found.finished:
-                    finished = finished or time.monotonic()
-                    if time.monotonic() - finished > _RESULT_S:
-                        break
+            homes = await self._homes(log, task_id)
+            start = self._marks.get(task_id) or await log.beginnings(homes)
+            if position is not None and task_id not in self._marks:
+                if not await self._until_decided(log, fold, start, position, deadline):
+                    return None
+                async for record in log.read(start, await log.ends(homes)):
+                    await self._take(fold, task_id, record)
+            if not fold.answered():
+                await self._until_answered(log, fold, start, deadline)
         return fold.status()
+
+    async def _until_decided(
+        self, log: LogReader, fold: TaskFold, start: Offsets, position: str, deadline: float
+    ) -> bool:
+        """Whether the submit at `position` was decided in time.
+
+        An event says so, or the coordinator's commit: the repeat of a submit changes nothing and makes no event.
+        """
+        topic, partition, offset = position.rsplit(".", 2)
+        place = TopicPartition(topic, int(partition))
+        group = f"{self._settings.kafka.topic_prefix}coordinator"
+        async for record in log.follow(start):
+            await self._take(fold, fold.task_id, record)
+            if fold.decided() or (record is None and await log.committed(group, place) > int(offset)):
+                return True
+            if time.monotonic() >= deadline:
+                break
+        return False
+
+    async def _until_answered(self, log: LogReader, fold: TaskFold, start: Offsets, deadline: float) -> None:
+        """Follow the events until the task is finished and its outcome is here, or time is over."""
+        finished: float | None = None
+        async for record in log.follow(start):
+            if await self._take(fold, fold.task_id, record) and fold.answered():
+                return
+            if time.monotonic() >= deadline:
+                return
+            found = fold.status() if record is None else None
+            if found is not None and found.finished:
+                finished = finished or time.monotonic()
+                if time.monotonic() - finished > _RESULT_S:
+                    return
 
     async def status(self, task_id: str) -> TaskStatus | None:
         """What is known of a task now, None if nothing is. Reads its home partition from the beginning."""

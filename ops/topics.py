@@ -50,14 +50,6 @@ class Found:
     config: Mapping[str, str]
 
 
-def unreachable(bootstrap: str) -> BrokerUnavailable:
-    """The error of every client here for a broker that does not answer."""
-    return BrokerUnavailable(
-        f"Kafka is not reachable at {bootstrap}",
-        hint="start a system with `troupe up`, or name a running Kafka with --broker HOST:PORT",
-    )
-
-
 @asynccontextmanager
 async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client, closed at the end. Raises BrokerUnavailable if the broker does not answer in time."""
@@ -68,11 +60,11 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
             await client.start()
     except (KafkaError, OSError, TimeoutError) as error:
         await client.close()
-        raise unreachable(bootstrap) from error
+        raise BrokerUnavailable.at(bootstrap) from error
     try:
         yield client
     except KafkaError as error:  # not OSError: in the caller's block that may be a file or a closed pipe
-        raise unreachable(bootstrap) from error
+        raise BrokerUnavailable.at(bootstrap) from error
     finally:
         await client.close()
 

@@ -90,3 +90,9 @@ class BrokerUnavailable(Retryable):
     """Kafka does not answer."""
 
     code = "broker_unavailable"
+
+    @classmethod
+    def at(cls, bootstrap: str) -> BrokerUnavailable:
+        """The one wording for a broker that cannot be reached."""
+        hint = "start a system with `troupe up`, or name a running Kafka with --broker HOST:PORT"
+        return cls(f"Kafka is not reachable at {bootstrap}", hint=hint)

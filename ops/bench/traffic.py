@@ -19,9 +19,8 @@ from aiokafka.errors import KafkaError
 from ops.bench.ledger import Ledger
 from ops.bench.work import Work
 from ops.client import cloud_event_headers
-from ops.topics import unreachable
 from schemas.codec import Codecs
-from schemas.errors import OperatorError
+from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.partitioning import home
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, TASK_REQUESTS, TASK_RESULTS
@@ -186,7 +185,7 @@ async def _started(client: Any, bootstrap: str) -> AsyncIterator[None]:
         await client.start()
     except (KafkaError, OSError) as error:
         await client.stop()
-        raise unreachable(bootstrap) from error
+        raise BrokerUnavailable.at(bootstrap) from error
     try:
         yield
     finally:

@@ -64,14 +64,11 @@ async def register_schemas(
 
 @asynccontextmanager
 async def _within(bootstrap: str, timeout_s: float) -> AsyncIterator[None]:
-    hint = "check that the broker runs and that the address is right: `troupe doctor`"
     try:
         async with asyncio.timeout(timeout_s):
             yield
-    except TimeoutError as late:
-        raise BrokerUnavailable(f"Kafka at {bootstrap} did not answer within {timeout_s:g} s", hint=hint) from late
-    except KafkaError as wrong:
-        raise BrokerUnavailable(f"Kafka at {bootstrap} is not reachable: {wrong}", hint=hint) from wrong
+    except (TimeoutError, KafkaError) as wrong:
+        raise BrokerUnavailable.at(bootstrap) from wrong
 
 
 async def _ensure_topic(bootstrap: str, replicas: int) -> None:

@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from ops.topics import admin, unreachable
-from schemas.errors import OperatorError
+from ops.topics import admin
+from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.settings import Settings
 
 _POLL_MS = 200
@@ -72,6 +72,13 @@ class LogReader:
         async with self._bounded():
             return dict(await self._consumer.end_offsets(wanted))
 
+    async def committed(self, group: str, partition: TopicPartition) -> int:
+        """Offset up to which a group has done its work in a partition; 0 if it never said."""
+        async with self._bounded():
+            found = await self._admin.list_consumer_group_offsets(group, partitions=[partition])
+        offset: int = found[partition].offset
+        return max(0, offset)
+
     async def read(self, start: Offsets, end: Offsets) -> AsyncIterator[ConsumerRecord]:
         """The records from `start` up to `end`, both by partition; ordered within a partition.
 
@@ -93,7 +100,7 @@ class LogReader:
                 if await self._consumer.position(partition) >= waiting[partition]:
                     del waiting[partition]
             if time.monotonic() - heard > self._silence_s:
-                raise unreachable(self._bootstrap)
+                raise BrokerUnavailable.at(self._bootstrap)
 
     async def follow(self, start: Offsets) -> AsyncIterator[ConsumerRecord | None]:
         """The records from `start` on, without end; None whenever nothing came for a moment."""
@@ -117,7 +124,7 @@ class LogReader:
                 timeout_ms=_POLL_MS, max_records=_MAX_RECORDS
             )
         except KafkaError as error:
-            raise unreachable(self._bootstrap) from error
+            raise BrokerUnavailable.at(self._bootstrap) from error
         return found
 
     @asynccontextmanager
@@ -126,7 +133,7 @@ class LogReader:
             async with asyncio.timeout(self._limit_s):
                 yield
         except (KafkaError, OSError, TimeoutError) as error:
-            raise unreachable(self._bootstrap) from error
+            raise BrokerUnavailable.at(self._bootstrap) from error
 
 
 def _in_order(partitions: Iterable[Mapping[str, int]]) -> list[Mapping[str, int]]:
@@ -150,7 +157,7 @@ async def open_log(settings: Settings) -> AsyncIterator[LogReader]:
                 async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
                     await consumer.start()
             except (KafkaError, OSError, TimeoutError) as error:
-                raise unreachable(settings.kafka.bootstrap_servers) from error
+                raise BrokerUnavailable.at(settings.kafka.bootstrap_servers) from error
             yield LogReader(consumer, client, settings)
         finally:
             await consumer.stop()

@@ -73,7 +73,7 @@ class TaskFold:
     """
 
     def __init__(self, task_id: str, position: str | None = None) -> None:
-        self._task_id = task_id
+        self.task_id = task_id
         self._position = position
         self._seen: set[str] = set()
         self._events: list[TaskEvent] = []
@@ -104,12 +104,12 @@ class TaskFold:
         if own or not moves:
             last = (own or refusals or history)[-1]
             state = TaskState.REFUSED if last.kind is TaskEventKind.REFUSED else last.to_state
-            return TaskStatus(task_id=self._task_id, status=state, error=last.error, history=history)
+            return TaskStatus(task_id=self.task_id, status=state, error=last.error, history=history)
         last = moves[-1]
         result = self._results.get(last.version)
         agents = [event.agent_id for event in moves if event.agent_id]
         return TaskStatus(
-            task_id=self._task_id,
+            task_id=self.task_id,
             status=last.to_state,
             agent=agents[-1] if agents else None,
             attempts=max(event.attempt for event in moves),
@@ -117,6 +117,10 @@ class TaskFold:
             error=last.error or (result.error if result else None),
             history=history,
         )
+
+    def decided(self) -> bool:
+        """Whether an event shows that the submit asked about was decided; a repeat of it makes none."""
+        return any(event.cause == self._position for event in self._events)
 
     def answered(self) -> bool:
         """Whether it is finished and its outcome, where it has one, is here too."""

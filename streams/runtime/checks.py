@@ -34,7 +34,7 @@ async def refuse_unsound_topics(settings: Settings, specs: Sequence[ProcessorSpe
                 await _refuse_policy(admin, settings, spec)
             await _refuse_lost_rows(admin, settings, specs)
     except (KafkaError, TimeoutError) as error:
-        raise BrokerUnavailable(f"Kafka is not reachable at {bootstrap}", hint="start it: `troupe up`") from error
+        raise BrokerUnavailable.at(bootstrap) from error
     finally:
         await admin.close()
 

@@ -118,7 +118,9 @@ class Outbox:
             batch = self._producer.create_batch()
             if not _append(batch, output):
                 raise ValueError("the record fits no batch")
-            await (await self._producer.send_batch(batch, output.topic, partition=partition))
+            # Half of the time that the whole flush has: a topic without a leader must not hold up, or stop, all others.
+            async with asyncio.timeout(self._settings.kafka.request_timeout_seconds / 2):
+                await (await self._producer.send_batch(batch, output.topic, partition=partition))
         except (KafkaError, ValueError, BrokerUnavailable, TimeoutError) as error:
             log.warning("reply_failed", topic=output.topic, error=repr(error))
             if output.fallback is not None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from ops.client import Client, command_of, home_of
 from ops.codecs import load_codecs
@@ -90,15 +90,50 @@ async def test_waiting_ends_with_the_outcome(installed: Settings, say: Say) -> N
     assert [each.kind for each in again.history] == [TaskEventKind.ASSIGNED, TaskEventKind.COMPLETED]
 
 
+async def coordinator_commits(settings: Settings, task_id: str) -> None:
+    """Say, as the coordinator's group would, that the one request of this id was processed."""
+    async with open_log(settings) as log:
+        home = home_of(task_id, await log.partitions(settings.kafka.topic_prefix + "tasks.requests"))
+    group = f"{settings.kafka.topic_prefix}coordinator"
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka.bootstrap_servers, group_id=group, enable_auto_commit=False
+    )
+    await consumer.start()
+    consumer.assign([home])
+    await consumer.commit({home: 1})
+    await consumer.stop()
+
+
 @pytest.mark.kafka
-async def test_waiting_for_a_chosen_id_sees_what_was_before(installed: Settings, say: Say) -> None:
+async def test_a_repeat_is_answered_by_what_was_before_once_it_was_processed(installed: Settings, say: Say) -> None:
     await say(TASK_EVENTS, event("mine", 1, "completed", "completed"))
     await say(TASK_RESULTS, outcome("mine", 1))
     async with Client(installed) as client:
         await client.submit(watched=True, pattern="sum", task_id="mine")
+        assert await client.wait("mine", 1.0) is None, "what was before is no answer to a submit nobody has read"
+        await coordinator_commits(installed, "mine")
         found = await client.wait("mine", 20)
     assert found is not None
     assert found.completed
+
+
+@pytest.mark.kafka
+async def test_a_conflict_is_not_covered_up_by_what_was_before(installed: Settings, say: Say) -> None:
+    await say(TASK_EVENTS, event("mine", 1, "completed", "completed"))
+    await say(TASK_RESULTS, outcome("mine", 1))
+    async with Client(installed) as client:
+        await client.submit(watched=True, pattern="other", task_id="mine")
+        waiting = asyncio.create_task(client.wait("mine", 20))
+        await asyncio.sleep(1.0)
+        assert not waiting.done()
+        async with open_log(installed) as log:
+            home = home_of("mine", await log.partitions(installed.kafka.topic_prefix + "tasks.requests"))
+        conflict = TaskError(code="task_conflict", message="Task 'mine' already exists with another body")
+        cause = f"{home.topic}.{home.partition}.0"
+        await say(TASK_EVENTS, event("mine", 1, "refused", "completed", cause=cause, error=conflict))
+        found = await waiting
+    assert found is not None
+    assert (found.status, found.error) == (TaskState.REFUSED, conflict)
 
 
 @pytest.mark.kafka

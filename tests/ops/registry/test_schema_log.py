@@ -115,7 +115,7 @@ async def test_a_writer_that_was_shut_out_leaves_nothing(broker: str) -> None:
 
 
 async def test_no_broker_is_said_with_a_next_step() -> None:
-    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1 is not reachable") as gone:
+    with pytest.raises(BrokerUnavailable, match=r"Kafka is not reachable at 127\.0\.0\.1:1") as gone:
         await read_schemas("127.0.0.1:1", TIMEOUT_S)
     assert gone.value.hint
 
@@ -124,7 +124,7 @@ async def test_a_broker_that_never_answers_is_given_up_on() -> None:
     silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     try:
-        with pytest.raises(BrokerUnavailable, match=r"did not answer within 0\.5 s"):
+        with pytest.raises(BrokerUnavailable, match="Kafka is not reachable at"):
             await register_schemas(f"127.0.0.1:{port}", {}, 0.5)
     finally:
         silent.close()
