@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops.broker.process import rotate
 from ops.running import Birth, Member
 from schemas.errors import OperatorError
 
@@ -137,6 +138,7 @@ class Child:
         spec.ready_file.parent.mkdir(parents=True, exist_ok=True)
         spec.ready_file.unlink(missing_ok=True)
         spec.log_file.parent.mkdir(parents=True, exist_ok=True)
+        rotate(spec.log_file)
         with spec.log_file.open("ab") as log:
             self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(

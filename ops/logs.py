@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -22,6 +23,8 @@ LIBRARIES = ("aiokafka", "faust", "mode", "asyncio", "streams.runtime.faust_app"
 """They tell each step at level info; ours is what operators look for, so theirs begins at warning."""
 
 _MASK = "***"
+_AGAIN_S = 10.0
+_KNOWN_MESSAGES = 256
 _Fields = MutableMapping[str, Any]
 
 
@@ -44,9 +47,32 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
     if level != "debug":
         for name in LIBRARIES:
             logging.getLogger(name).setLevel(max(logging.WARNING, getattr(logging, level.upper())))
+    handler.addFilter(Throttle(_AGAIN_S))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+class Throttle(logging.Filter):
+    """Lets each message of a library through once in a while: aiokafka says ten times a second that a broker is away."""
+
+    def __init__(self, again_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """A message, known by its logger and its text without arguments, may come again after `again_s` seconds."""
+        super().__init__()
+        self._again_s, self._clock = again_s, clock
+        self._next: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if record.name.partition(".")[0] not in LIBRARIES or record.levelno > logging.ERROR:
+            return True
+        now, known = self._clock(), (record.name, str(record.msg))
+        if now < self._next.get(known, 0.0):
+            return False
+        if len(self._next) >= _KNOWN_MESSAGES:
+            self._next.clear()
+        self._next[known] = now + self._again_s
+        return True
 
 
 def quiet_libraries() -> None:

@@ -51,7 +51,7 @@ def launch(node: Node, command: Sequence[str]) -> Launched:
 
     Raises OperatorError when the operating system refuses.
     """
-    _rotate(node.log_file)
+    rotate(node.log_file)
     with node.log_file.open("ab") as log:
         log_start = log.tell()
         try:
@@ -75,7 +75,7 @@ def launch(node: Node, command: Sequence[str]) -> Launched:
     return Launched(node, process, Birth(pid=process.pid, created_s=created_s), log_start)
 
 
-def _rotate(log_file: Path) -> None:
+def rotate(log_file: Path) -> None:
     """Keep one older log, so that a directory in use for years does not fill the disk."""
     with contextlib.suppress(OSError):
         if log_file.stat().st_size > _LOG_BYTES_MAX:

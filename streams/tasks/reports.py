@@ -37,8 +37,13 @@ def report(know: Knowledge, row: TaskRow | None, event: Event, told: TaskReport)
         return note(TaskEventKind.LATE_REPORT, None, event)
     if told.kind is ReportKind.COMPLETED:
         if row.state in _COMPLETABLE and 1 <= told.epoch <= row.epoch:
-            return Change(_completed(know, row, event, told))
-    elif row.state in IN_FLIGHT and told.epoch == row.epoch:
+            wrong = _wrong_result(told.result)
+            if wrong is None:
+                return Change(_completed(row, event, told))
+            if _is_current(row, told):
+                error = TaskError(code="agent_error", message=wrong, agent_id=told.agent_id, attempt=told.attempt)
+                return Change(failed(know, row, event, error, took_away=False))
+    elif _is_current(row, told):
         if told.kind is ReportKind.FAILED:
             return Change(failed(know, row, event, _error(told), took_away=False))
         if told.kind is ReportKind.PROGRESS:
@@ -50,19 +55,18 @@ def report(know: Knowledge, row: TaskRow | None, event: Event, told: TaskReport)
     return note(TaskEventKind.LATE_REPORT, row, event)
 
 
-def _completed(know: Knowledge, row: TaskRow, event: Event, told: TaskReport) -> TaskRow:
-    current = row.state in IN_FLIGHT and told.epoch == row.epoch
-    wrong = _wrong_result(told.result)
-    if wrong is not None and current:
-        error = TaskError(code="agent_error", message=wrong, agent_id=told.agent_id, attempt=told.attempt)
-        return failed(know, row, event, error, took_away=False)
+def _is_current(row: TaskRow, told: TaskReport) -> bool:
+    return row.state in IN_FLIGHT and told.epoch == row.epoch
+
+
+def _completed(row: TaskRow, event: Event, told: TaskReport) -> TaskRow:
     changes: dict[str, Any] = {
         "agent_id": told.agent_id,
         "result_hash": hashlib.sha256((told.result or "null").encode()).hexdigest(),
         # When an earlier attempt wins, the start that the row knows is not that of the winner.
         "started_at": (row.started_at or row.assigned_at) if told.epoch == row.epoch else 0,
     }
-    if current:
+    if _is_current(row, told):
         changes |= {"revoked_agent_id": None, "revoked_epoch": 0}
     return finish(row, event, TaskEventKind.COMPLETED, TaskState.COMPLETED, **changes)
 

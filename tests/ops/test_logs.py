@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from ops.logs import LIBRARIES, configure_logging
+from ops.logs import LIBRARIES, Throttle, configure_logging
 
 
 @pytest.fixture
@@ -77,3 +77,18 @@ def test_the_level_is_the_lowest_written() -> None:
     logging.getLogger("other").warning("hidden")
     structlog.get_logger().error("shown")
     assert [line["event"] for line in lines(stream)] == ["shown"]
+
+
+def test_a_library_says_the_same_only_once_in_a_while() -> None:
+    now = [0.0]
+    throttle = Throttle(10.0, lambda: now[0])
+
+    def passes(name: str, text: str, *values: object) -> bool:
+        return throttle.filter(logging.LogRecord(name, logging.ERROR, "", 0, text, values, None))
+
+    assert passes("aiokafka.conn", "no node %s", 1)
+    assert not passes("aiokafka.conn", "no node %s", 2)
+    assert passes("aiokafka.conn", "another")
+    assert passes("coordinator", "stopped") and passes("coordinator", "stopped"), "ours are all written"
+    now[0] = 10.0
+    assert passes("aiokafka.conn", "no node %s", 3)

@@ -200,6 +200,25 @@ def test_timeout() -> None:
     assert made.of("inbox")[0].reason == "Task timed out after 7 s"
 
 
+@pytest.mark.parametrize("result", ["[1]", '["degraded"]', '"degraded"', "7", "not JSON"])
+def test_a_result_that_is_no_object_ends_its_attempt_and_no_other(result: str) -> None:
+    made = world()
+    made.report("completed", result=result)
+    assert made.told.error.code == "agent_error"
+    assert made.told.kind in ("failed", "dead_lettered")
+
+
+@pytest.mark.parametrize("result", ["[1]", '["degraded"]', "not JSON"])
+def test_such_a_result_of_an_earlier_attempt_is_only_late(result: str) -> None:
+    made = world()
+    made.report("failed", error=BOOM)
+    assert made.told.kind == "retry_scheduled"
+    made.report("completed", result=result, epoch=1)
+    assert made.told.kind == "late_report"
+    made.report("completed", result='{"n": 1}', epoch=1)
+    assert made.told.kind == "completed"
+
+
 def test_life_over() -> None:
     made = World()
     made.agent("a", "dig")
