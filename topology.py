@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from schemas.agents import AgentRow
 from schemas.base import Record
@@ -113,6 +114,27 @@ class Topology:
         lines += ["roles", *(f"  {role.name}: {role.does}" for role in self.roles)]
         return "\n".join(lines) + "\n"
 
+    def document(self) -> dict[str, Any]:
+        """The wiring as JSON values."""
+        return {
+            "topics": [
+                {"name": topic.name, "key": topic.key, "record": topic.record.__name__, "class": topic.retention.name}
+                for topic in self.topics
+            ],
+            "processors": [
+                {
+                    "name": spec.name,
+                    "row": spec.row.__name__,
+                    "changelog": spec.changelog.name,
+                    "reads": [topic.name for topic in spec.reads],
+                    "views": [topic.name for topic in spec.views],
+                    "writes": [topic.name for topic in spec.outputs_to],
+                }
+                for spec in self.processors
+            ],
+            "roles": [{"name": role.name, "does": role.does} for role in self.roles],
+        }
+
     def mermaid(self) -> str:
         """The wiring as a mermaid flow chart."""
         ids = {topic.name: f"t{n}" for n, topic in enumerate(self.topics)}
@@ -161,18 +183,16 @@ def partitions_of(topic: Topic, settings: Settings) -> int:
 
 
 def config_of(topic: Topic, settings: Settings) -> dict[str, str]:
-    """Kafka's own settings of a topic, as `topology apply` sets them (spec 5.1)."""
+    """Kafka's own settings of a topic, as `topology apply` sets them."""
     days = settings.retention_days
-    kept = {TopicClass.L: days.l, TopicClass.E: days.e, TopicClass.D: days.d, TopicClass.S: days.s, TopicClass.Y: days.y}
+    kept = {TopicClass.L: days.l, TopicClass.E: days.e, TopicClass.D: days.d}
     config: dict[str, str] = {}
     if topic.retention in kept:
         config |= {"cleanup.policy": "delete", "retention.ms": str(kept[topic.retention] * MICROS_PER_DAY // 1000)}
     elif topic.retention is TopicClass.COMPACT:
         config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": str(7 * MICROS_PER_DAY // 1000)}
-    elif topic.retention is TopicClass.CHANGELOG:
-        config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
     else:
-        config |= {"cleanup.policy": "delete", "retention.ms": "-1"}
+        config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
     if topic.input or topic.retention is TopicClass.CHANGELOG:  # a changelog's acks show the broker's clock
         config["message.timestamp.type"] = "LogAppendTime"
     if topic.wraps:

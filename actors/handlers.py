@@ -25,7 +25,7 @@ Handler = Callable[..., Any]
 MESSAGE_CHARS = 2000
 """Longest error text that is reported of a handler."""
 
-# Codes of spec 6.10 that an agent may give to a failure of its own; any other word becomes `agent_error`.
+# Codes that an agent may give to a failure of its own; any other word becomes `agent_error`.
 _AGENT_CODES = frozenset({"invalid_input", "unsupported", "overloaded", "provider_unavailable", "payload_too_large"})
 
 
@@ -174,7 +174,7 @@ def result_text(result: Any) -> str:
 
 
 def failure(error: BaseException, agent_id: str, attempt: int) -> TaskError:
-    """What is reported of an attempt whose handler raised (spec 7.1): only the tree of errors knows 'never again'."""
+    """What is reported of an attempt whose handler raised: only the tree of errors knows 'never again'."""
     code, retryable = "agent_error", not isinstance(error, Permanent)
     text = str(error)
     if isinstance(error, TroupeError):

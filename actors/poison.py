@@ -44,7 +44,7 @@ def dead_letter(found: Found, error: Exception, agent_id: str, now: int) -> Dead
 
 
 def headers(letter: DeadLetter, error: Exception) -> Headers:
-    """CloudEvents attributes and Kafka Connect's `__connect.errors.*`, which other tools look for (spec 5.1)."""
+    """CloudEvents attributes and Kafka Connect's `__connect.errors.*`, which other tools look for."""
     time = datetime.fromtimestamp(letter.created_at / 1e6, UTC).isoformat()
     texts = {
         "ce_specversion": "1.0", "ce_id": letter.event_id, "ce_type": "troupe.v1.DeadLetter",

@@ -6,7 +6,9 @@ come from the registry's topic, read by each process itself, so that no process 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections import deque
+from collections.abc import Callable, Collection
 
 from ops.registry.schema_log import read_schemas
 from schemas.codec import Codecs
@@ -43,3 +45,33 @@ def _wrapping(topology: Topology) -> set[str]:
     found = {topic.subject for topic in topology.topics if topic.wraps}
     found |= {spec.changelog.subject for spec in topology.processors}
     return found | {"changelog.header-value"}
+
+
+class NewerSchemas:
+    """Admits schemas that were registered after this process began, when a record names one.
+
+    Garbage names ids too, and reading takes some milliseconds: so one id is looked for at most once in `_AGAIN_S`
+    seconds, and all of them together at most `_LOOKS` times.
+    """
+
+    def __init__(self, settings: Settings, codecs: Codecs, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._codecs, self._clock = settings, codecs, clock
+        self._looks: deque[tuple[float, int]] = deque()
+
+    async def __call__(self, schema_id: int) -> None:
+        """Look for an id. Raises BrokerUnavailable without an answer in time."""
+        now = self._clock()
+        while self._looks and self._looks[0][0] <= now - _AGAIN_S:
+            self._looks.popleft()
+        if len(self._looks) >= _LOOKS or any(known == schema_id for _, known in self._looks):
+            return
+        self._looks.append((now, schema_id))
+        kafka = self._settings.kafka
+        view = await read_schemas(kafka.bootstrap_servers, kafka.metadata_timeout_seconds)
+        for subject in self._codecs.subjects():
+            for each, schema in view.ids(subject).items():
+                self._codecs.of(subject).admit(each, schema)
+
+
+_AGAIN_S = 1.0
+_LOOKS = 5

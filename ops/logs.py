@@ -1,4 +1,4 @@
-"""Logs as one JSON object per line (spec 10.3), for our own events and for those of the libraries alike.
+"""Logs as one JSON object per line, for our own events and for those of the libraries alike.
 
 Operators search logs by field, so everything a process says goes through one shape: what structlog is told and what
 Faust or aiokafka say through the standard library. Fields whose name speaks of a secret are masked here, at the last
@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import structlog
 
 SECRET_WORDS = ("password", "secret", "token", "api_key", "credentials")
-"""A field whose name contains one of these is masked (spec 12)."""
+"""A field whose name contains one of these is masked."""
 
 LIBRARIES = ("aiokafka", "faust", "mode", "asyncio", "streams.runtime.faust_app", "streams.runtime.store")
 """They tell each step at level info; ours is what operators look for, so theirs begins at warning."""

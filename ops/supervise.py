@@ -30,6 +30,7 @@ from schemas.settings import Settings
 from topology import troupe
 
 _SHELL = Path("/bin/sh")
+_LAUNCH_POLL_S = 0.02
 _BROKER_POLL_S = 0.5
 
 
@@ -137,7 +138,13 @@ class Supervisor:
     # the embedded broker
 
     async def _start_broker(self, kafka: LocalKafka) -> int:
-        started = await kafka.start()
+        starting = asyncio.create_task(kafka.start())
+        while not starting.done():  # guarded as soon as it is launched: it takes a second until it is ready
+            if pids := kafka.pids():
+                self._guard_brokers(pids)
+                break
+            await asyncio.wait([starting], timeout=_LAUNCH_POLL_S)
+        started = await starting
         self._bootstrap = started.bootstrap
         births = [birth for pid in started.pids if (birth := Birth.of(pid))]
         self._broker_members = tuple(

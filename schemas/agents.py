@@ -1,4 +1,4 @@
-"""The records of an agent: its definition, the commands about it, and what the registry says of it (spec 3.1, 4.2, 5.3)."""
+"""The records of an agent: its definition, the commands about it, and what the registry says of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AGENT_ID = r"^[A-Za-z0-9_-]{1,64}$"
 
 
 class AgentState(Enum):
-    """Stored state of an agent (spec 4.2)."""
+    """Stored state of an agent."""
 
     REGISTERED = "registered"
     UP = "up"
@@ -31,7 +31,7 @@ class Desired(Enum):
 
 
 class BreakerState(Enum):
-    """State of an agent's circuit breaker (spec 4.3)."""
+    """State of an agent's circuit breaker."""
 
     CLOSED = "closed"
     HALF_OPEN = "half_open"
@@ -155,7 +155,7 @@ class AgentFault(Record):
 
 
 class Session(Record):
-    """Continuous use of one agent under one session id (spec 4.6)."""
+    """Continuous use of one agent under one session id."""
 
     session_id: str
     user_id: str | None = None

@@ -29,7 +29,7 @@ class Record(BaseModel):
 
 
 class Envelope(Record):
-    """The first fields of every record on a public topic (spec 5.1)."""
+    """The first fields of every record on a public topic."""
 
     event_id: str
     occurred_at: Micros

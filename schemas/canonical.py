@@ -1,4 +1,4 @@
-"""Canonical JSON and its hash, so that two submits can be compared whatever tool wrote them (spec 3.2, RFC 8785).
+"""Canonical JSON and its hash, so that two submits can be compared whatever tool wrote them (RFC 8785).
 
 The common case, objects with ASCII keys and everyday numbers, is what `json.dumps` with sorted keys writes already; it takes
 a tenth of the time of the general serializer, which is asked only where the two could differ.

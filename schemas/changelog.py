@@ -1,4 +1,4 @@
-"""Records that the runtime writes for itself: the header row that ends each changelog batch, and wakes (design 3)."""
+"""Records that the runtime writes for itself: the header row that ends each changelog batch, and wakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What could not be decoded, handled or finished, kept with its original bytes and its reason (spec 3.3, 6.7)."""
+"""What could not be decoded, handled or finished, kept with its original bytes and its reason."""
 
 from __future__ import annotations
 

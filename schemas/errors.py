@@ -1,6 +1,6 @@
 """One tree for everything that can go wrong, so that each catcher answers one question: again, or never?
 
-    TroupeError                      everything we raise on purpose; has `code` (spec 6.10) and `hint`
+    TroupeError                      everything we raise on purpose; has `code` and `hint`
       Permanent                      the same input fails the same way for ever
         InvalidInput                 the caller's data; a handler raises it, the task fails without a retry
         DecodeError                  bytes that are no record of their topic; they end as a dead letter
@@ -19,7 +19,7 @@ from __future__ import annotations
 class TroupeError(Exception):
     """Root of the tree.
 
-    `code` is a word of spec 6.10, `hint` the next thing to do (may be empty).
+    `code` is a word of the product's list, `hint` the next thing to do (may be empty).
     """
 
     code = "internal_error"

@@ -1,4 +1,4 @@
-"""What an agent finds in its inbox: work, the withdrawal of work, messages, and the wish that it stop (spec 5.3)."""
+"""What an agent finds in its inbox: work, the withdrawal of work, messages, and the wish that it stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task in plain JSON, so that any tool that can write a line to Kafka can submit one (spec 5.3).
+"""A task in plain JSON, so that any tool that can write a line to Kafka can submit one.
 
 A value on `tasks.requests` that begins with `{` is read here and becomes the fields of a `TaskCommand`. JSON is
 looser than Avro, and what a lenient reader repairs silently two readers repair differently; so a key given twice, a
@@ -26,7 +26,7 @@ from schemas.policies import POLICY_A, POLICY_B, RetryPolicy
 from schemas.tasks import CommandKind, TaskCommand
 
 ALIASES = {"input_data": "payload", "task_data": "payload", "task_type": "type", "timeout": "timeout_seconds"}
-"""Other names of fields, from the dialects (spec 3.2)."""
+"""Other names of fields, from the dialects."""
 
 JSON_FIELDS = ("payload", "context", "metadata")
 """Fields given as JSON objects and carried as canonical JSON text."""

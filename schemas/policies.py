@@ -18,7 +18,7 @@ class Jitter(Enum):
 
 
 class RetryPolicy(Record):
-    """When a failed attempt is followed by another (spec 6.7); delays in seconds."""
+    """When a failed attempt is followed by another; delays in seconds."""
 
     max_retries: Int = Field(default=3, ge=0, le=1000)
     retry_delay: float = Field(default=1.0, ge=0.0, le=86400.0, allow_inf_nan=False)
@@ -47,7 +47,7 @@ class RetryPolicy(Record):
 
 
 POLICY_A = RetryPolicy(retry_delay=2.0)
-"""Three retries after 2, 4 and 8 seconds (spec 6.7)."""
+"""Three retries after 2, 4 and 8 seconds."""
 
 POLICY_B = RetryPolicy()
 """Three retries after 1, 2 and 4 seconds; the default."""

@@ -1,6 +1,6 @@
 """Settings: grouped frozen values, each with a sentence, a unit and a default, read from outside once and passed down.
 
-Order: command line over environment over `config.yaml` over default (spec 11). The environment name of a key is
+Order: command line over environment over `config.yaml` over default. The environment name of a key is
 `TROUPE_` and its path in capitals joined by two underscores: `TROUPE_ROUTING__GRACE_SECONDS`.
 """
 
@@ -31,20 +31,19 @@ class Kafka(Group):
     bootstrap_servers: str = Field("localhost:9092", description="HOST:PORT, several by comma")
     topic_prefix: str = Field("", description="in front of every topic, group and changelog, e.g. `prod.`")
     replication_factor: int | None = Field(None, ge=1, description="copies; unset: 1 on one broker, else 3")
-    partitions: int = Field(8, ge=1, le=1000, description="of processor inputs; fixed when topics are created")
+    partitions: int = Field(8, ge=1, le=1000, description="of processor inputs, fixed at creation; `up` takes 2 with its own Kafka")
     reply_topics: tuple[str, ...] = Field(("replies.*",), description="patterns of topics that `reply_to` may name")
     request_timeout_seconds: float = Field(30.0, gt=0, description="s; a produce that takes longer has failed for good")
+    reply_timeout_seconds: float = Field(2.0, gt=0, description="s; a user's `reply_to` that takes longer has refused")
     metadata_timeout_seconds: float = Field(10.0, gt=0, description="s; longest wait for metadata and admin answers")
 
 
 class Retention(Group):
-    """Days that records of a class stay (spec 5.1)."""
+    """Days that records of a class stay."""
 
     l: int = Field(7, ge=1, description="days; requests, reports, inboxes")  # noqa: E741 - the class is called L
     e: int = Field(30, ge=1, description="days; events, results")
     d: int = Field(90, ge=1, description="days; dead letters")
-    s: int = Field(3, ge=1, description="days; points")
-    y: int = Field(365, ge=1, description="days; audit")
 
 
 class Routing(Group):
@@ -54,7 +53,7 @@ class Routing(Group):
 
 
 class ErrorRecovery(Group):
-    """What follows a failure (spec 6.7)."""
+    """What follows a failure."""
 
     max_retries: int = Field(3, ge=0, le=1000, description="attempts after the first")
     retry_delay: float = Field(1.0, ge=0, description="s before the first retry")

@@ -1,4 +1,4 @@
-"""The row of a task: what the tasks processor remembers between two records (spec 5.4).
+"""The row of a task: what the tasks processor remembers between two records.
 
 Everything the outputs of the last transition need is in the row, so a redelivered record emits the same bytes again.
 The request's raw value and headers stay only while the task is open; the result is never here.

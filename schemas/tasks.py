@@ -1,4 +1,4 @@
-"""The records of a task, from the wish to the outcome (spec 3.2, 4.1, 5.3).
+"""The records of a task, from the wish to the outcome.
 
 A `TaskCommand` is what a user wishes, a `TaskReport` what an agent says of an attempt, a `TaskEvent` what the coordinator
 decided, a `TaskResult` the outcome. `TaskRow`, the state between them, is in `schemas/task_row.py`.
@@ -15,7 +15,7 @@ ID = r"^[A-Za-z0-9._~-]{1,255}$"
 
 
 class TaskState(Enum):
-    """Where a task is (spec 4.1)."""
+    """Where a task is."""
 
     PENDING = "pending"
     QUEUED = "queued"
@@ -93,7 +93,7 @@ class Admission(Enum):
 
 
 class TaskError(Record):
-    """Why an attempt or a task failed; `code` is a word of spec 6.10."""
+    """Why an attempt or a task failed; `code` is a word of the product's list."""
 
     code: str
     message: str
@@ -216,7 +216,7 @@ class TaskResult(Envelope):
 
 
 class Candidate(Record):
-    """One agent as the router saw it; `excluded_by` is the first reason against it (spec 6.2)."""
+    """One agent as the router saw it; `excluded_by` is the first reason against it."""
 
     agent_id: str
     eligible: bool
@@ -249,7 +249,7 @@ class DecidedBy(Record):
 
 
 class RoutingDecision(Record):
-    """An explained choice (spec 6.9); carried as JSON text in rows and events.
+    """An explained choice; carried as JSON text in rows and events.
 
     With more than 50 candidates the excluded ones are counted in `excluded_counts` and the first 50 are listed.
     """

@@ -1,4 +1,4 @@
-"""The topics by name: key, record and class of each, as values that rules, clients and the wiring share (spec 5.2).
+"""The topics by name: key, record and class of each, as values that rules, clients and the wiring share.
 
 A `Topic` knows nothing of a cluster. Its real name has the prefix of the installation in front; partitions, replicas and
 retention follow from its class and the settings when `topology apply` creates it.
@@ -18,16 +18,13 @@ from schemas.tasks import TaskCommand, TaskEvent, TaskReport, TaskResult
 
 
 class TopicClass(Enum):
-    """How long records stay (spec 5.1): deleted after a time, compacted, or kept for ever."""
+    """How long records stay: deleted after a time, or compacted."""
 
     L = auto()
     E = auto()
     D = auto()
-    S = auto()
-    Y = auto()
     COMPACT = auto()
     CHANGELOG = auto()
-    KEPT = auto()
 
 
 @dataclass(frozen=True, slots=True)

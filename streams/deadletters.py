@@ -1,4 +1,4 @@
-"""Dead letters: what failed, with its original bytes, so that nothing is lost and all can be sent again (spec 6.7).
+"""Dead letters: what failed, with its original bytes, so that nothing is lost and all can be sent again.
 
 Two makers share this: the tasks processor, for tasks that ran out of retries, and the runtime, for records that no rule
 could take. Besides the record there are the headers that Kafka Connect gives its own dead letters, which tools know.

@@ -1,4 +1,4 @@
-"""Why a wish is refused or a task fails, with the texts of the specification in one table (spec 6.10).
+"""Why a wish is refused or a task fails, with the texts of the specification in one table.
 
 Clients match on the code and people read the text, so both are fixed here and nowhere else.
 """
@@ -38,7 +38,7 @@ TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A code of spec 6.10 and its text."""
+    """A code of the product's list and its text."""
 
     code: str
     message: str

@@ -1,4 +1,4 @@
-"""The contract between a rule and whatever runs it (design 3): step decides, outputs follow, nothing happens but by a record.
+"""The contract between a rule and whatever runs it: step decides, outputs follow, nothing happens but by a record.
 
 A processor is a deterministic state machine over keyed rows. It does no I/O, reads no clock, no environment and no random
 source, and never names Kafka or Faust; the runtime gives it events one by one and keeps what it decides. A decision is
@@ -123,7 +123,7 @@ class Views(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of the partitions that this process owns; limits are scaled by it (spec 6.5)."""
+    """The part of the partitions that this process owns; limits are scaled by it."""
 
     owned: int
     total: int

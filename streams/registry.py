@@ -1,4 +1,4 @@
-"""Who is there: registration, heartbeats and the end of an agent (spec 4.2).
+"""Who is there: registration, heartbeats and the end of an agent.
 
 The row is the only place where an agent's state is decided; `agents.registry` and `agents.health` say what it is, for
 those who route. A record there implies that the agent's inbox exists, so the inbox is asked for first.
@@ -60,7 +60,7 @@ class AgentsProcessor:
         self._missed = settings.agents.missed_heartbeats
 
     def step(self, row: AgentRow | None, event: Event, views: Views) -> Decision[AgentRow]:
-        """See spec 4.2. Raises TypeError for a record that is none of its inputs'."""
+        """Raises TypeError for a record that is none of its inputs'."""
         record = event.record
         if isinstance(record, WakeRecord):
             if row is None or row.version != record.version:

@@ -1,6 +1,6 @@
 """What the world learns of an agent: its event, the compacted records that stand for it, and the stop in its inbox.
 
-Functions of row or note and event alone, so that all of it can be made again after a crash (design 3). A record in
+Functions of row or note and event alone, so that all of it can be made again after a crash. A record in
 `agents.registry` implies the agent's inbox, so that is asked for first.
 """
 

@@ -152,7 +152,7 @@ def detect(request: DetectInput, ctx: Context) -> DetectResult:
 
 
 def agent() -> Actor:
-    """The anomaly agent of the catalogue (spec 7.3)."""
+    """The anomaly agent of the catalogue."""
     return Actor(
         "anomaly_detection_agent",
         detect,

@@ -163,7 +163,7 @@ def ingest(request: IngestInput, ctx: Context) -> IngestResult:
 
 
 def agent() -> Actor:
-    """The ingestion agent of the catalogue (spec 7.3)."""
+    """The ingestion agent of the catalogue."""
     return Actor(
         "data_ingestion_agent", ingest, agent_type="data_ingestion", capabilities=["ingest_data", "data_ingestion"]
     )

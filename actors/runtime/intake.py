@@ -24,7 +24,7 @@ from schemas.errors import TroupeError, UnknownSchemaId
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, INBOX
 
-Refresh = Callable[[], Awaitable[None]]
+Refresh = Callable[[int], Awaitable[None]]
 """Read `_schemas` again and admit what is new into the codecs."""
 
 Polled = dict[TopicPartition, list[ConsumerRecord]]
@@ -76,7 +76,7 @@ class Intake:
             unknown = error
         # The writer may be newer than we are: read the schemas once more, then it is poison.
         if self._refresh is not None:
-            await self._refresh()
+            await self._refresh(unknown.schema_id)
         try:
             take(found, mailbox, ledger, self._codec, taken)
         except UnknownSchemaId:

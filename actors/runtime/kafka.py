@@ -167,7 +167,7 @@ class _Host:
         self._journal.end(works)
 
     def _beat_for_drained(self) -> None:
-        """A draining agent says at once that its inbox is read to its end and nothing is in hand (spec 4.2)."""
+        """A draining agent says at once that its inbox is read to its end and nothing is in hand."""
         for topic, box in list(self._intake.draining.items()):
             if box.load == 0 and self._inboxes.lag(topic, box) == 0:
                 del self._intake.draining[topic]

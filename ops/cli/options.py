@@ -1,7 +1,7 @@
 """The options that most verbs share, and how they become settings and an address.
 
 A verb that talks to a running system finds it by `--broker` or its setting, else by `--data`, else as the only one that
-runs on this machine (spec 13.1).
+runs on this machine.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def submit(
         print_json({"task_id": found_id}) if as_json else print(found_id)
     elif found is None:
         if as_json:
-            print_json(TaskStatus(task_id=found_id, status=TaskState.UNKNOWN).document())
+            print_json(_unknown(found_id))
         raise OperatorError(
             f"Task '{found_id}' was accepted by Kafka, and nothing is known of it after {wait_seconds:g} s",
             hint=f"is a coordinator running? see `troupe ps`, later `troupe status {found_id}`",
@@ -102,6 +102,8 @@ def status(
     settings = running_settings(broker, data, config, sets)
     found = asyncio.run(_status(settings, task_id))
     if found is None:
+        if as_json:
+            print_json(_unknown(task_id))
         raise OperatorError(f"Task '{task_id}' not found", hint="check the id; `troupe submit` prints it")
     _show(found, as_json)
 
@@ -115,6 +117,10 @@ async def _submit(settings: Settings, fields: dict[str, Any], wait_s: float | No
 async def _status(settings: Settings, task_id: str) -> TaskStatus | None:
     async with Client(settings, "cli") as client:
         return await client.status(task_id)
+
+
+def _unknown(task_id: str) -> dict[str, Any]:
+    return TaskStatus(task_id=task_id, status=TaskState.UNKNOWN).document()
 
 
 def _show(found: TaskStatus, as_json: bool) -> None:

@@ -37,6 +37,11 @@ def apply(
 
 
 @app.command()
-def describe(mermaid: Annotated[bool, typer.Option("--mermaid", help="As a flow chart.")] = False) -> None:
+def describe(
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As a flow chart.")] = False, as_json: AsJson = False
+) -> None:
     """Print topics, processors and roles."""
+    if as_json:
+        print_json(troupe().document())
+        return
     sys.stdout.write(troupe().mermaid() if mermaid else troupe().describe())

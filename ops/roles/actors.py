@@ -15,8 +15,7 @@ from aiokafka.errors import KafkaError
 
 from actors.api import Actor
 from actors.runtime.kafka import DrainTimeout, run_host
-from ops.codecs import load_codecs
-from ops.registry.schema_log import read_schemas
+from ops.codecs import NewerSchemas, load_codecs
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.failpoint import VARIABLE, Failpoints
@@ -44,12 +43,10 @@ async def run_actors(settings: Settings, actors: Sequence[Actor], ready_file: Pa
         if ready_file is not None:
             ready_file.touch()
 
-    async def refresh() -> None:
-        await _admit_newer(settings, codecs)
-
     failpoints = Failpoints(process_environment().get(VARIABLE, ""))
     try:
-        await run_host(settings, actors, codecs, ready, stop, failpoints=failpoints, refresh=refresh)
+        newer = NewerSchemas(settings, codecs)
+        await run_host(settings, actors, codecs, ready, stop, failpoints=failpoints, refresh=newer)
     except (KafkaError, BrokerUnavailable, TimeoutError) as error:
         log.error("kafka_failed", error=f"{type(error).__name__}: {error}")
         return KAFKA_FAILED
@@ -63,14 +60,5 @@ async def _codecs(settings: Settings) -> Codecs:
     try:
         return await load_codecs(settings, troupe())
     except BrokerUnavailable as error:
-        raise OperatorError(
-            f"Kafka is not reachable at {settings.kafka.bootstrap_servers}",
-            hint="start a system with `troupe up`, or name a running Kafka with --broker HOST:PORT",
-        ) from error
+        raise OperatorError(str(error), hint=error.hint) from error
 
-
-async def _admit_newer(settings: Settings, codecs: Codecs) -> None:
-    view = await read_schemas(settings.kafka.bootstrap_servers, settings.kafka.metadata_timeout_seconds)
-    for subject in codecs.subjects():
-        for schema_id, schema in view.ids(subject).items():
-            codecs.of(subject).admit(schema_id, schema)

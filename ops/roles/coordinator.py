@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ops.codecs import load_codecs
-from ops.registry.schema_log import read_schemas
+from ops.codecs import NewerSchemas, load_codecs
 from schemas.codec import Codecs
 from schemas.failpoint import VARIABLE, Failpoints
 from schemas.settings import Settings, process_environment
@@ -59,14 +58,9 @@ async def run_coordinator(settings: Settings, ready_file: Path | None) -> int:
     topology.validate()
     codecs = await load_codecs(settings, topology)
 
-    async def admit_schemas() -> None:
-        view = await read_schemas(settings.kafka.bootstrap_servers, settings.kafka.metadata_timeout_seconds)
-        for subject in codecs.subjects():
-            for schema_id, schema in view.ids(subject).items():
-                codecs.of(subject).admit(schema_id, schema)
-
     failpoints = Failpoints(process_environment().get(VARIABLE, ""))
-    coordinator = Coordinator(settings, processors(settings, topology, codecs), codecs, admit_schemas, failpoints)
+    rules, newer = processors(settings, topology, codecs), NewerSchemas(settings, codecs)
+    coordinator = Coordinator(settings, rules, codecs, newer, failpoints)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -1,4 +1,4 @@
-"""The agents as an operator sees them, folded from what the coordinator says of agents and of tasks (spec 4.2).
+"""The agents as an operator sees them, folded from what the coordinator says of agents and of tasks.
 
 The registry knows whether an agent is up; what it is doing only the task events tell. Until a service keeps this view,
 it is made anew for each question, by reading the three topics from their beginnings.
@@ -18,7 +18,7 @@ from streams.routing.rules import Rule
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """One agent. status is a word of spec 4.2: idle, running, retrying, completed or failed."""
+    """One agent. status is one of idle, running, retrying, completed or failed."""
 
     agent_id: str
     status: str

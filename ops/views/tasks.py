@@ -28,7 +28,7 @@ NOTES = frozenset(
         TaskEventKind.UNKNOWN,
     }
 )
-"""Kinds of events that are no transition (spec 5.3)."""
+"""Kinds of events that are no transition."""
 
 
 class TaskStatus(Record):

@@ -1,4 +1,4 @@
-"""Which of the free agents gets the task (spec 6.3): the next one in the order of their ids after the last choice."""
+"""Which of the free agents gets the task: the next one in the order of their ids after the last choice."""
 
 from __future__ import annotations
 

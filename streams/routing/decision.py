@@ -1,4 +1,4 @@
-"""A decision that explains itself: who was considered, who was excluded and why, who was chosen (spec 6.9).
+"""A decision that explains itself: who was considered, who was excluded and why, who was chosen.
 
 It is made for every task and read for few, so its text is put together from pieces that were encoded once per agent
 instead of from a tree of records; a test holds it equal to what `RoutingDecision` itself writes.

@@ -1,4 +1,4 @@
-"""May this agent take a task now, and if not, why not: one word, the first that applies (spec 6.2).
+"""May this agent take a task now, and if not, why not: one word, the first that applies.
 
 What changes only with the agent's own records is found out once for each of them (`barred`); what changes with every
 assignment, its load, is asked at each decision.

@@ -1,4 +1,4 @@
-"""Where a task may go at all: from what it names to a pool of agents, or to the reason why there is none (spec 6.1).
+"""Where a task may go at all: from what it names to a pool of agents, or to the reason why there is none.
 
 Only the registry and the rules count here. Whether one of the pool is free comes after (`survey`), so the answer stays
 the same until an agent changes and is kept for the next task that names the same.
@@ -76,7 +76,7 @@ def rule_of(pattern: str | None, type_: str, agent_id: str | None, rules: RuleBo
 
 
 def analyse(ask: Ask, rules: RuleBook, directory: Directory) -> Route | Fault:
-    """Steps 1 to 6 of spec 6.1, in their order."""
+    """The steps of route analysis, in their order."""
     if ask.agent_id is not None:
         if directory.get(ask.agent_id) is None:
             return fault("agent_not_found", ask.agent_id)

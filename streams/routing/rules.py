@@ -1,4 +1,4 @@
-"""Which agent a pattern means, when nobody has said otherwise (spec 6.1, 7.2).
+"""Which agent a pattern means, when nobody has said otherwise.
 
 A rule names a target: the agent of that id, together with those that share it as their name, so that a second copy of
 an agent joins the pool by its name alone.

@@ -1,4 +1,4 @@
-"""Who of a pool is free at this moment, whose turn it is, and why the others are not (spec 6.2, 6.3, 6.9).
+"""Who of a pool is free at this moment, whose turn it is, and why the others are not.
 
 A pool of a few is asked one by one and listed whole. A large one must not cost more for being large: what bars an agent
 for longer was counted when its record changed, who is full is kept as a set while tasks come and go, so only the turn has

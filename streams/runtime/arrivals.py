@@ -18,8 +18,8 @@ from streams.runtime.wire import Delivery, Unreadable, Wire
 class Schemas(Protocol):
     """What decoding may ask for."""
 
-    async def refresh_schemas(self) -> None:
-        """Read `_schemas` again and admit what is new; throttled."""
+    async def refresh_schemas(self, schema_id: int) -> None:
+        """Look for this id in `_schemas` and admit what is new; throttled."""
 
 
 class Arrivals:
@@ -48,8 +48,8 @@ class Arrivals:
         )
         try:
             return self._decoded(delivery)
-        except UnknownSchemaId:
-            await self._schemas.refresh_schemas()
+        except UnknownSchemaId as unknown:
+            await self._schemas.refresh_schemas(unknown.schema_id)
         return self._decoded(delivery, is_last_try=True)
 
     def _decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:

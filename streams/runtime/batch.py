@@ -1,4 +1,4 @@
-"""The order of a batch, shared by both runtimes (design 5).
+"""The order of a batch, shared by both runtimes.
 
     1 step in memory
     2 rows and header to the changelog, acked where expected

@@ -1,4 +1,4 @@
-"""What must be true of the topics before a coordinator may touch them (design 5, start).
+"""What must be true of the topics before a coordinator may touch them.
 
 Each of these would lose tasks in silence: another partition count sends keys elsewhere, a changelog that deletes by age
 loses rows, and an empty changelog under a group with commits means that all rows are gone.

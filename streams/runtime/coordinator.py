@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -28,9 +27,6 @@ from streams.runtime.wakes import Clock
 from streams.runtime.wire import Wire
 
 log = structlog.get_logger("coordinator")
-REFRESH_SECONDS = 1.0
-"""`_schemas` is read again for an unknown id at most this often."""
-
 
 class Coordinator:
     """Runs processors until told to stop. Made once per process."""
@@ -40,13 +36,12 @@ class Coordinator:
         settings: Settings,
         processors: Sequence[tuple[ProcessorSpec, Make]],
         codecs: Codecs,
-        admit_schemas: Callable[[], Awaitable[None]],
+        admit_schemas: Callable[[int], Awaitable[None]],
         failpoints: Failpoints,
     ) -> None:
-        """`admit_schemas` reads `_schemas` again and admits what is new into `codecs`."""
+        """`admit_schemas` looks for a schema id in `_schemas` and admits what is new into `codecs`."""
         self._settings = settings
         self._admit_schemas = admit_schemas
-        self._refreshed_at = 0.0
         self._failpoints = failpoints
         self._wire = Wire(settings, codecs)
         self._specs = [spec for spec, _ in processors]
@@ -120,12 +115,9 @@ class Coordinator:
             if runner.owner is not None and topic in runner.spec.views:
                 runner.owner.processor.view_changed(topic, key)
 
-    async def refresh_schemas(self) -> None:
-        """Read `_schemas` again, at most once a second."""
-        if time.monotonic() < self._refreshed_at + REFRESH_SECONDS:
-            return
-        self._refreshed_at = time.monotonic()
-        await self._admit_schemas()
+    async def refresh_schemas(self, schema_id: int) -> None:
+        """Look for a schema that is not known yet."""
+        await self._admit_schemas(schema_id)
 
     def die(self, code: int, why: str) -> NoReturn:
         """Stop at once, without a commit; the supervisor starts the process again."""

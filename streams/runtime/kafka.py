@@ -128,7 +128,7 @@ class Runner:
         """After each recovery, before records flow: indexes from rows, then the claim of each partition."""
         try:
             await self._recover()
-        except (KafkaError, BrokerUnavailable) as error:
+        except (KafkaError, BrokerUnavailable, TimeoutError) as error:
             self._host.die(EXIT_KAFKA, f"recovery of {self.spec.name}: {error!r}")
         except Exception as error:
             log.exception("recovery_failed", processor=self.spec.name)
@@ -243,7 +243,7 @@ class Runner:
                         await self._waker.look_for_stalls(owner)
                     if flow.is_active() and owner is self.owner and self._outbox is not None:
                         self._waker.nudge(owner, self._outbox)
-                except (KafkaError, BrokerUnavailable) as error:
+                except (KafkaError, BrokerUnavailable, TimeoutError) as error:
                     self._host.die(EXIT_KAFKA, f"{self.spec.name}: {error!r}")
                 except Exception as error:
                     log.exception("loop_failed", processor=self.spec.name)
@@ -299,6 +299,7 @@ class Runner:
             headers[number] = self._header_codec.encode(header)
             batch = build(producer, (*part.records, ChangelogRecord(HEADER_KEY, headers[number])))
             sent.append(await producer.send_batch(batch, self._changelog, partition=number))
+        self._failpoints.hit("changelog-queued")  # stopped here, a zombie sends it when it goes on
         await self._pass("changelog-sent")
         acks = await acked(sent, self._ack_seconds)
         await self._pass("changelog-acked")
@@ -333,14 +334,15 @@ class Runner:
         try:
             self._refuse_if_paused()
             if flush.topics:
-                await self._outbox.ensure(flush.topics)
+                async with asyncio.timeout(self._ack_seconds):
+                    await self._outbox.ensure(flush.topics)
             futures = await self._outbox.send(flush.outputs)
             await self._pass("outputs-sent")
             await acked(futures, self._ack_seconds)
             await self._pass("outputs-acked")
             for event in flush.covered:
                 event.message.ack(self._app.consumer)
-        except (KafkaError, BrokerUnavailable) as error:
+        except (KafkaError, BrokerUnavailable, TimeoutError) as error:
             self._host.die(EXIT_KAFKA, f"outputs of {self.spec.name}: {error!r}")
         except Exception as error:
             log.exception("emit_failed", processor=self.spec.name)

@@ -24,7 +24,7 @@ from streams.runtime.wire import Encoded, Wire
 
 log = structlog.get_logger("outbox")
 KNOWN_SECONDS = 30.0
-"""How long the partition count of a user's topic is believed."""
+"""How long it is believed what a user's topic was found to be: its partition count, or that it refuses."""
 
 
 def build(producer: AIOKafkaProducer, records: Iterable[ChangelogRecord]) -> Any:
@@ -118,11 +118,12 @@ class Outbox:
             batch = self._producer.create_batch()
             if not _append(batch, output):
                 raise ValueError("the record fits no batch")
-            # Half of the time that the whole flush has: a topic without a leader must not hold up, or stop, all others.
-            async with asyncio.timeout(self._settings.kafka.request_timeout_seconds / 2):
+            # A limit of its own: a topic without a leader must not hold up, or stop, all others.
+            async with asyncio.timeout(self._settings.kafka.reply_timeout_seconds):
                 await (await self._producer.send_batch(batch, output.topic, partition=partition))
         except (KafkaError, ValueError, BrokerUnavailable, TimeoutError) as error:
             log.warning("reply_failed", topic=output.topic, error=repr(error))
+            self._users[output.topic] = 0, asyncio.get_running_loop().time() + KNOWN_SECONDS
             if output.fallback is not None:
                 await acked(await self.send([output.fallback]), self._settings.kafka.request_timeout_seconds)
 
@@ -130,12 +131,15 @@ class Outbox:
         now = asyncio.get_running_loop().time()
         count, until = self._users.get(topic, (0, 0.0))
         if until > now:
+            if not count:
+                raise ValueError(f"{topic} refused a record less than {KNOWN_SECONDS:g} s ago")
             return count
-        async with asyncio.timeout(self._settings.kafka.metadata_timeout_seconds):
+        async with asyncio.timeout(self._settings.kafka.reply_timeout_seconds):
             admin = await self._started_admin()
             (found,) = await admin.describe_topics([topic])
-        if found["error_code"]:
-            raise for_code(found["error_code"])(topic)
+        wrong = found["error_code"] or next((each["error_code"] for each in found["partitions"]), 0)
+        if wrong:
+            raise for_code(wrong)(topic)
         count = len(found["partitions"])
         self._users[topic] = count, now + KNOWN_SECONDS
         return count

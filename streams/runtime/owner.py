@@ -1,6 +1,6 @@
 """What one record does: the owner of some partitions gives it to the rule and collects what follows.
 
-Here is the heart of the contract (design 3): a record outside its home is re-produced and does nothing else; one at or
+Here is the heart of the contract: a record outside its home is re-produced and does nothing else; one at or
 below the recovered header never transitions again, but emits its outputs once more if it is its row's cause or a listed
 note; a second copy does nothing; a record that no rule can take leaves a dead letter and ends its row. No I/O happens here.
 """

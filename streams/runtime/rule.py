@@ -1,4 +1,4 @@
-"""Asking a rule about one record, so that nothing of it remains if it raises (design 3, all or nothing per record).
+"""Asking a rule about one record, so that nothing of it remains if it raises.
 
 The row and the outputs are encoded and size-checked here, inside the record's own step: what does not fit is the record's
 failure and not the flush's. A rule that raised ends its row, and the record is kept as a dead letter.

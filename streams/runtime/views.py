@@ -77,9 +77,9 @@ class CompactedViews:
     async def fill(self, bootstrap: str, timeout_s: float) -> AIOKafkaConsumer:
         """Read every topic to the end that it has now; returns the consumer for `follow`. Raises BrokerUnavailable."""
         consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
-        await consumer.start()
         try:
             async with asyncio.timeout(timeout_s):
+                await consumer.start()
                 partitions = await self._assign(consumer)
                 ends = await consumer.end_offsets(partitions) if partitions else {}
                 for partition in partitions:

@@ -79,7 +79,7 @@ class Waker:
                 for number, key, version in [*ready, *wakes.due(now, ends)]
             ]
             await acked(await outbox.send(outputs), self._ack_seconds)
-        except (KafkaError, BrokerUnavailable) as error:
+        except (KafkaError, BrokerUnavailable, TimeoutError) as error:
             self._die(EXIT_KAFKA, f"wakes of {self._spec.name}: {error!r}")
         except Exception as error:
             log.exception("wake_failed", processor=self._spec.name)
@@ -91,7 +91,8 @@ class Waker:
         places = {
             TP(name, partition.number): partition for partition in partitions for name in self._topics
         }  # fmt: skip
-        ends: dict[Any, int] = await consumer.highwaters(*places)
+        async with asyncio.timeout(self._ack_seconds):
+            ends: dict[Any, int] = await consumer.highwaters(*places)
         seen = {place: partition.seen.get(self._topics[place.topic].name, -1) for place, partition in places.items()}
         late = [place for place in places if seen[place] + 1 < ends[place]]
         reached = await consumer._thread.reached(*late) if late else {}

@@ -126,7 +126,7 @@ class Wire:
         return record
 
     def decode_request(self, value: bytes, position: str, now: int = 0) -> TaskCommand:
-        """A request, Avro or JSON (spec 5.3). Raises DecodeError, UnknownSchemaId."""
+        """A request, Avro or JSON. Raises DecodeError, UnknownSchemaId."""
         if value[:1] != b"{":
             command: TaskCommand = self.codecs.of(TASK_REQUESTS.subject).decode(value)
             return command

@@ -1,4 +1,4 @@
-"""Whether a task that may start now is taken in, waits, or is turned away (spec 6.6).
+"""Whether a task that may start now is taken in, waits, or is turned away.
 
 `reject` turns away at once what cannot start; `wait` lets it wait and fails it only where waiting would not help.
 """

@@ -1,4 +1,4 @@
-"""Is a submit's body sound, and is it the same as another's (spec 3.2, 6.6)?
+"""Is a submit's body sound, and is it the same as another's?
 
 Two submits of one id are the same if the client's fields are, whatever tool wrote them: compared by a hash over their
 canonical JSON, defaults filled in, without the id and without what merely accompanied the request.

@@ -1,4 +1,4 @@
-"""What users wish of a task that exists: execute, assign, cancel, and the marks of its dead letter (spec 4.1)."""
+"""What users wish of a task that exists: execute, assign, cancel, and the marks of its dead letter."""
 
 from __future__ import annotations
 

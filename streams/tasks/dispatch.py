@@ -1,4 +1,4 @@
-"""Give a task to an agent now, or say why it has to wait: the one place where assignments are made (spec 6.1-6.4).
+"""Give a task to an agent now, or say why it has to wait: the one place where assignments are made.
 
 Every way into an assignment (submit, execute, due, delay over, a slot that came free) asks here, so all are decided and
 explained alike.

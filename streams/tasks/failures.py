@@ -1,4 +1,4 @@
-"""What follows when an attempt did not succeed: another one, a dead letter, or the end (spec 6.7)."""
+"""What follows when an attempt did not succeed: another one, a dead letter, or the end."""
 
 from __future__ import annotations
 

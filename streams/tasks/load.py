@@ -1,4 +1,4 @@
-"""Which tasks are in whose hands, counted from the rows and from nothing else (spec 6.2)."""
+"""Which tasks are in whose hands, counted from the rows and from nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the world learns of a decision: made from the row and its record alone, so that it can be made again (design 3).
+"""What the world learns of a decision: made from the row and its record alone, so that it can be made again.
 
 The order is fixed and numbers the ids: the event first, then the inbox of the agent that loses the task, the inbox of
 the one that gets it, the outcome, its copy to the asker, and the dead letter.

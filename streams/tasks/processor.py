@@ -1,4 +1,4 @@
-"""The life of a task as one rule: what each record, timer and change of an agent does to it (spec 4.1, design 4).
+"""The life of a task as one rule: what each record, timer and change of an agent does to it.
 
 This file only tells records apart and keeps the indexes. The decisions are beside it: `commands` and `submit` for what
 users wish, `reports` for what agents say, `timers` for what is due, `dispatch` for who gets a task, `failures` for what
@@ -60,7 +60,7 @@ class TasksProcessor:
     # --- decisions
 
     def step(self, row: TaskRow | None, event: Event, views: Views) -> Decision[TaskRow]:
-        """See spec 4.1. Raises TypeError for a record that is none of its inputs'."""
+        """Raises TypeError for a record that is none of its inputs'."""
         know = self._know
         know.refresh(views)
         record = event.record

@@ -1,4 +1,4 @@
-"""Who waits for whom: one first-in-first-out queue for each pool, keys only (spec 6.4).
+"""Who waits for whom: one first-in-first-out queue for each pool, keys only.
 
 Order is (created_at, key), so a task that comes back keeps its place. A queue is a heap with a short sorted front: the
 front answers "who is next" and "how many are ahead" at once, and what leaves the middle is forgotten when it surfaces.

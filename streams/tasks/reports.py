@@ -1,4 +1,4 @@
-"""What agents say of their attempts, and which of it still counts (spec 4.1).
+"""What agents say of their attempts, and which of it still counts.
 
 The epoch of the assignment is the fence: started, progress and failed count for the current one only, a completion for
 any that was ever issued, because work that is done is done.

@@ -1,4 +1,4 @@
-"""A new task, or the repeat of one (spec 4.1 row `submit`, 6.6)."""
+"""A new task, or the repeat of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row does when it is woken: because its time has come, a slot came free, or its agent went away (spec 4.1).
+"""What a row does when it is woken: because its time has come, a slot came free, or its agent went away.
 
 A wake says only "look again"; what is due is read from the row, so a wake too many does no harm.
 """

@@ -1,4 +1,4 @@
-"""Laws of the retry delays and of the choice among free agents, for any numbers (spec 6.3, 6.7)."""
+"""Laws of the retry delays and of the choice among free agents, for any numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws that hold for any history of a few tasks, whatever users, agents, timers and crashes do in it (spec 4.1)."""
+"""Laws that hold for any history of a few tasks, whatever users, agents, timers and crashes do in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON on `tasks.requests`: every name and form of spec 5.3 is taken, and whatever two readers could read differently
+"""JSON on `tasks.requests`: every name and form is taken, and whatever two readers could read differently
 is not.
 """
 

@@ -1,4 +1,4 @@
-"""Every cell of the state table of an agent, as the specification writes it (spec 4.2), and what the world learns.
+"""Every cell of the state table of an agent, as the specification writes it, and what the world learns.
 
 Cells: the state after it; `=` nothing happens at all, `= fields` the state stays and those fields change; `no: code` a
 refusal; `stale` for what is dropped; `.` for what cannot occur. `absent` is the end of the row.

@@ -1,4 +1,4 @@
-"""The text of a decision is what its record would write, and its sentence says why (spec 6.9)."""
+"""The text of a decision is what its record would write, and its sentence says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a task names to a pool of agents, step by step (spec 6.1), and who of the pool may have it (spec 6.2)."""
+"""From what a task names to a pool of agents, step by step, and who of the pool may have it."""
 
 from __future__ import annotations
 

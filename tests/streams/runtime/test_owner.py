@@ -1,4 +1,4 @@
-"""What one record does: decided once, said again byte for byte, never twice (design 3)."""
+"""What one record does: decided once, said again byte for byte, never twice."""
 
 from __future__ import annotations
 

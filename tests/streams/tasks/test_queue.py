@@ -1,4 +1,4 @@
-"""Who waits, who is next, and who is woken: capacity, order, round robin, and the wakes of `ready` (spec 6.2-6.5)."""
+"""Who waits, who is next, and who is woken: capacity, order, round robin, and the wakes of `ready`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What agents say, and what follows: outcomes, late reports, retries, dead letters (spec 4.1, 6.7)."""
+"""What agents say, and what follows: outcomes, late reports, retries, dead letters."""
 
 from __future__ import annotations
 

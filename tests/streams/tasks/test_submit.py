@@ -1,4 +1,4 @@
-"""Taking a task in: what is accepted, what waits, what is refused and with which words (spec 6.6)."""
+"""Taking a task in: what is accepted, what waits, what is refused and with which words."""
 
 from __future__ import annotations
 

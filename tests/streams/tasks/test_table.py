@@ -1,4 +1,4 @@
-"""Every cell of the state table of a task, as the specification writes it (spec 4.1).
+"""Every cell of the state table of a task, as the specification writes it.
 
 Columns: P pending, Q queued, A assigned, R running, T retrying, C completed, F failed, X cancelled, D dead-lettered. A
 cell is the state after it, `=` for nothing at all, `late` and `no: code` for what is said without a transition, `stale`
