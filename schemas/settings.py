@@ -31,7 +31,9 @@ class Kafka(Group):
     bootstrap_servers: str = Field("localhost:9092", description="HOST:PORT, several by comma")
     topic_prefix: str = Field("", description="in front of every topic, group and changelog, e.g. `prod.`")
     replication_factor: int | None = Field(None, ge=1, description="copies; unset: 1 on one broker, else 3")
-    partitions: int = Field(8, ge=1, le=1000, description="of processor inputs, fixed at creation; `up` takes 2 with its own Kafka")
+    partitions: int = Field(
+        8, ge=1, le=1000, description="of processor inputs, fixed at creation; `up` takes 2 with its own Kafka"
+    )
     reply_topics: tuple[str, ...] = Field(("replies.*",), description="patterns of topics that `reply_to` may name")
     request_timeout_seconds: float = Field(30.0, gt=0, description="s; a produce that takes longer has failed for good")
     reply_timeout_seconds: float = Field(2.0, gt=0, description="s; a user's `reply_to` that takes longer has refused")
