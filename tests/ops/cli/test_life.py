@@ -191,3 +191,13 @@ def test_ctrl_c_stops_it_all(troupe: Installation) -> None:
     assert process.wait(60) == 0
     assert troupe.json("ps") == []
     assert troupe.processes() == []
+
+
+def test_nothing_stays_of_a_system_that_was_killed_while_its_kafka_started(troupe: Installation) -> None:
+    command = troupe_command("up", "--data", str(troupe.data))
+    started = subprocess.Popen(command, env=troupe.environ, cwd=troupe.root, stdin=subprocess.DEVNULL)
+    troupe.until(lambda: any("java" in process.name() for process in troupe.processes()))
+    time.sleep(0.2)  # it is guarded a moment after it is launched, long before it is ready
+    started.kill()
+    started.wait()
+    troupe.until(lambda: not troupe.processes())
