@@ -19,7 +19,10 @@ import structlog
 SECRET_WORDS = ("password", "secret", "token", "api_key", "credentials")
 """A field whose name contains one of these is masked."""
 
-LIBRARIES = ("aiokafka", "faust", "mode", "asyncio", "streams.runtime.faust_app", "streams.runtime.store")
+LIBRARIES = (
+    "aiokafka", "faust", "mode", "asyncio", "streams.runtime.faust_app",
+    "streams.runtime.faust_consumer", "streams.runtime.store",
+)
 """They tell each step at level info; ours is what operators look for, so theirs begins at warning."""
 
 _MASK = "***"

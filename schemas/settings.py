@@ -111,7 +111,7 @@ class Actors(Group):
     commit_interval_seconds: float = Field(0.5, gt=0, description="s between commits")
     report_after_seconds: float = Field(0.25, ge=0, description="s; a handler that takes longer reports `started`")
     progress_interval_seconds: float = Field(1.0, gt=0, description="s; progress is sent at most this often")
-    max_records: int = Field(2000, ge=1, description="records in hand per host")
+    max_records: int = Field(2000, ge=1, description="records taken at once, and waiting in one host")
     fetch_max_wait_ms: int = Field(500, ge=1, description="ms that the broker may hold an empty fetch")
     max_starts: int = Field(3, ge=1, description="starts of one assignment before it is failed")
 
