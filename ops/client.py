@@ -17,7 +17,6 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 from pydantic import ValidationError
 
 from ops.codecs import load_codecs
@@ -26,6 +25,7 @@ from ops.views.tasks import TaskFold, TaskStatus
 from schemas.cloudevents import cloud_event
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, DecodeError, InvalidInput, PayloadTooLarge, UnknownSchemaId
+from schemas.partitioning import home
 from schemas.settings import Settings
 from schemas.tasks import CommandKind, TaskCommand, TaskEvent, TaskResult
 from schemas.topics import TASK_EVENTS, TASK_REQUESTS, TASK_RESULTS
@@ -226,7 +226,7 @@ class Client:
 
 def home_of(key: str, partitions: list[TopicPartition]) -> TopicPartition:
     """The partition of a key: murmur2, as Kafka's own clients do it."""
-    return partitions[(murmur2(key.encode()) & 0x7FFFFFFF) % len(partitions)]
+    return partitions[home(key, len(partitions))]
 
 
 def command_of(source: str, fields: Mapping[str, Any]) -> TaskCommand:

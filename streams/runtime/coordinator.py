@@ -28,6 +28,7 @@ from streams.runtime.wire import Wire
 
 log = structlog.get_logger("coordinator")
 
+
 class Coordinator:
     """Runs processors until told to stop. Made once per process."""
 

@@ -148,7 +148,8 @@ class Runner:
         flush = Flush()
         for partition in owner.partitions.values():
             owner.republish(flush, partition)
-        await self._outbox.ensure(flush.topics)
+        async with asyncio.timeout(self._ack_seconds):
+            await self._outbox.ensure(flush.topics)
         await acked(await self._outbox.send(flush.outputs), self._ack_seconds)
         self._failpoints.hit("recovered")
         self._waker.heard()
@@ -163,7 +164,7 @@ class Runner:
                 processor.view_changed(topic, key)
         return Owner(
             processor,
-            (self.spec.repartition, self.spec.wakes),
+            self.spec.repartition.name,
             self._wire,
             self._row_codec,
             self._settings.coordinator.instance,
@@ -188,7 +189,8 @@ class Runner:
     async def _refuse_lost_inputs(self, partition: Partition) -> None:
         """A header ahead of its input means that the input was emptied or made anew: its tail would never end."""
         places = {TP(name, partition.number): topic.name for name, topic in self._topics.items()}
-        ends = await self._app.consumer.highwaters(*places)
+        async with asyncio.timeout(self._ack_seconds):
+            ends = await self._app.consumer.highwaters(*places)
         for place, name in places.items():
             reached = partition.inputs.get(name, -1)
             if reached >= (ends.get(place) or 0):
@@ -293,9 +295,9 @@ class Runner:
         self._seq += 1
         producer, sent, headers = self._app.producer._producer, [], {}
         before = time.time()
-        expected = {number: self._state(owner, number).next for number in parts}
+        expected = {number: owner.partitions[number].next for number in parts}
         for number, part in parts.items():
-            header: ChangelogHeader = owner.header(self._state(owner, number), part, self._seq)
+            header: ChangelogHeader = owner.header(owner.partitions[number], part, self._seq)
             headers[number] = self._header_codec.encode(header)
             batch = build(producer, (*part.records, ChangelogRecord(HEADER_KEY, headers[number])))
             sent.append(await producer.send_batch(batch, self._changelog, partition=number))
@@ -311,11 +313,8 @@ class Runner:
                     f"{self._changelog}.{number}: acked at {ack.offset}, expected {expected[number]}: another writer owns it",
                 )
         for number, part in parts.items():
-            self._store(self._state(owner, number), part, headers[number], hold)
+            self._store(owner.partitions[number], part, headers[number], hold)
         await self._pass("rows-written")
-
-    def _state(self, owner: Owner, number: int) -> Partition:
-        return owner.partitions[number]
 
     def _store(self, partition: Partition, part: Part, header: bytes, hold: int | None) -> None:
         partition.next += len(part.records) + 1

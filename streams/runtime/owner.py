@@ -40,7 +40,7 @@ class Owner:
     def __init__(
         self,
         processor: Processor[Any],
-        spec_reads: tuple[Any, Any],
+        repartition: str,
         wire: Wire,
         row_codec: Codec[Any],
         instance: str,
@@ -49,10 +49,9 @@ class Owner:
         finished: Lookup,
         batch_bytes: int,
     ) -> None:
-        """`spec_reads` are the processor's repartition and wake topics; `finished` finds the value of a finished row."""
+        """`repartition` names the processor's topic of copies; `finished` finds the value of a finished row."""
         self.processor = processor
-        self.repartition, self.wakes = spec_reads
-        self._copies = self.repartition.name  # compared by name: a spec makes these topics anew at each access
+        self._copies = repartition
         self.wire = wire
         self.partitions: dict[int, Partition] = {}
         self.asked: dict[str, tuple[int, float]] = {}
@@ -148,7 +147,7 @@ class Owner:
         delivery, _, source = arrival
         assert source is not None
         headers = (*(pair for pair in delivery.headers if pair[0] != ORIGIN), source.header())
-        topic = self.wire.real(self.repartition.name)
+        topic = self.wire.real(self._copies)
         flush.outputs.append(Encoded(topic, at_home, key.encode(), delivery.value, headers))
         self.counts.rehomed += 1
 
@@ -241,11 +240,10 @@ class Owner:
     def republish(self, flush: Flush, partition: Partition) -> None:
         """The compacted records that stand for the partition's rows, and the topics they speak of."""
         for key, row in partition.open.items():
-            for output in self.processor.published(row):
-                if isinstance(output, EnsureTopic):
-                    flush.topics.append(output)
-                else:
-                    flush.outputs.append(self.wire.encode(output, key, partition.number))
+            flush.follow(
+                each if isinstance(each, EnsureTopic) else self.wire.encode(each, key, partition.number)
+                for each in self.processor.published(row)
+            )
 
     def drop(self, part: Part, partition: Partition, leaving: Iterable[tuple[bytes, bytes]]) -> None:
         """Let finished rows leave with this flush, each with its tombstone; not those that the flush writes."""

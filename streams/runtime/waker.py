@@ -88,14 +88,12 @@ class Waker:
     async def _ends(self, partitions: Iterable[Partition]) -> dict[tuple[str, int], int]:
         """The log ends that the broker names now; 0 where nothing is left but markers of users' transactions."""
         consumer = self._app.consumer
-        places = {
-            TP(name, partition.number): partition for partition in partitions for name in self._topics
-        }  # fmt: skip
+        places = {TP(name, partition.number): partition for partition in partitions for name in self._topics}
         async with asyncio.timeout(self._ack_seconds):
             ends: dict[Any, int] = await consumer.highwaters(*places)
-        seen = {place: partition.seen.get(self._topics[place.topic].name, -1) for place, partition in places.items()}
-        late = [place for place in places if seen[place] + 1 < ends[place]]
-        reached = await consumer._thread.reached(*late) if late else {}
+            seen = {place: each.seen.get(self._topics[place.topic].name, -1) for place, each in places.items()}
+            late = [place for place in places if seen[place] + 1 < ends[place]]
+            reached = await consumer._thread.reached(*late) if late else {}
         for place, (position, last) in reached.items():
             if position >= ends[place] and last <= seen[place]:
                 ends[place] = 0

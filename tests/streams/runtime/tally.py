@@ -195,7 +195,7 @@ class Stand:
             return finished_row(self.database(number), key.encode())
 
         return Owner(
-            self.tally, (SPEC.repartition, SPEC.wakes), self.wire, self.rows, "me", lambda: self.clock, NoViews(),
+            self.tally, SPEC.repartition.name, self.wire, self.rows, "me", lambda: self.clock, NoViews(),
             finished, self.batch_bytes,
         )  # fmt: skip
 
