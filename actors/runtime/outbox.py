@@ -81,7 +81,8 @@ class Outbox:
             if batch.append(key=key.encode(), value=value, timestamp=None, headers=headers) is None:
                 futures.append(await producer.send_batch(batch, topic, partition=partition))
                 batch = open_batches[partition] = producer.create_batch()
-                batch.append(key=key.encode(), value=value, timestamp=None, headers=headers)
+                if batch.append(key=key.encode(), value=value, timestamp=None, headers=headers) is None:
+                    raise ValueError(f"a report of {len(value)} bytes fits no batch")  # never dropped in silence
         for partition, batch in open_batches.items():
             futures.append(await producer.send_batch(batch, topic, partition=partition))
         if self._failpoints.armed("reports-sent"):
