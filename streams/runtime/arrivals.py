@@ -1,4 +1,4 @@
-"""From Faust's events to arrivals: the record decoded once, with the place it first came from.
+"""From fetched records to arrivals: the record decoded once, with the place it first came from.
 
 Decoding happens before a batch is stepped, because a schema id that nobody has seen yet may ask for a look at `_schemas`,
 and no step may wait for anything.
@@ -6,6 +6,7 @@ and no step may wait for anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from schemas.errors import DecodeError, UnknownSchemaId
@@ -32,25 +33,26 @@ class Arrivals:
         self._wire = wire
         self._schemas = schemas
 
-    async def of(self, event: Any) -> Arrival:
-        """The arrival of one of Faust's events."""
-        message = event.message
-        headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
-        delivery = Delivery(
-            self.topics[message.topic],
-            message.partition,
-            message.offset,
-            message.key,
-            message.value,
-            round(message.timestamp * 1_000_000),
-            tuple(headers),
-            event,
-        )
-        try:
-            return self._decoded(delivery)
-        except UnknownSchemaId as unknown:
-            await self._schemas.refresh_schemas(unknown.schema_id)
-        return self._decoded(delivery, is_last_try=True)
+    async def of(self, records: Sequence[Any]) -> list[Arrival]:
+        """The arrivals of fetched records."""
+        arrivals = []
+        for record in records:
+            delivery = Delivery(
+                self.topics[record.topic],
+                record.partition,
+                record.offset,
+                record.key,
+                record.value,
+                record.timestamp * 1000,
+                tuple(record.headers),
+                record,
+            )
+            try:
+                arrivals.append(self._decoded(delivery))
+            except UnknownSchemaId as unknown:
+                await self._schemas.refresh_schemas(unknown.schema_id)
+                arrivals.append(self._decoded(delivery, is_last_try=True))
+        return arrivals
 
     def _decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:
         is_copy = delivery.topic.name == self._copies

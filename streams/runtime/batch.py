@@ -36,6 +36,7 @@ async def run_batch(owner: Owner, arrivals: Iterable[Arrival], write: Write, tra
         delivery = arrival.delivery
         partition = owner.partitions.get(delivery.partition)
         if partition is None:
+            track(delivery.handle, True)
             continue  # revoked while it waited; its next owner reads it
         name = delivery.topic.name
         if delivery.offset <= partition.seen.get(name, -1):

@@ -18,6 +18,7 @@ from schemas.settings import Settings
 from schemas.topics import Topic
 from streams.processor import ProcessorSpec
 from streams.runtime.checks import refuse_unsound_topics
+from streams.runtime.delivered import Chunk
 from streams.runtime.exits import EXIT_BUG, EXIT_KAFKA, EXIT_STOP_TIMEOUT
 from streams.runtime.faust_app import App, BatchStream, Table, Tables
 from streams.runtime.faust_consumer import Hooks
@@ -94,10 +95,13 @@ class Coordinator:
             group_error=lambda error: self.die(EXIT_KAFKA, f"group error: {error!r}"),
             start_offsets=self._positioned,
             committed=lambda: self._failpoints.hit("committed"),
+            deliver=self._deliver,
+            queued=lambda: max(runner.delivered.count for runner in self._runners),
             decode_header=decode_header,
             fetch_min_bytes=limits.fetch_min_bytes,
             fetch_max_wait_ms=limits.fetch_max_wait_ms,
             max_request_bytes=2 * self._settings.limits.max_wrapped_bytes,
+            queued_records=10 * limits.batch_records,
         )
         return app
 
@@ -106,6 +110,11 @@ class Coordinator:
     def _positioned(self, starts: Mapping[Any, int]) -> None:
         for runner in self._runners:
             runner.positioned(starts)
+
+    def _deliver(self, topic: str, chunk: Chunk) -> None:
+        for runner in self._runners:
+            if topic in runner.topics:
+                runner.delivered.put(chunk)
 
     def _revoked(self, app: Any, revoked: Any, **kwargs: Any) -> None:
         for runner in self._runners:

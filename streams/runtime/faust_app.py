@@ -8,7 +8,6 @@ Every private name that is touched has a test that fails loudly when the install
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import faust
@@ -108,7 +107,7 @@ class Table(faust.Table):  # type: ignore[misc]
 
 
 class BatchStream(faust.Stream):  # type: ignore[misc]
-    """A stream that is read in batches; nothing is acked for the reader."""
+    """A stream that only keeps its agent alive: records come in chunks, past it, and nothing is acked for the reader."""
 
     async def begin(self) -> None:
         """Start without Faust's iterator."""
@@ -118,30 +117,3 @@ class BatchStream(faust.Stream):  # type: ignore[misc]
     def finish(self) -> None:
         """Leave the channel."""
         self._channel_stop_iteration(self.channel)
-
-    async def next_batch(self, limit: int, timeout: float) -> list[Any]:
-        """What has been delivered, at most `limit` events; [] after `timeout` seconds without any."""
-        queue, app, batch = self.channel.queue, self.app, []
-        if queue.empty():
-            try:
-                async with asyncio.timeout(timeout):
-                    event = await queue.get()
-            except TimeoutError:
-                return []
-        else:
-            event = queue.get_nowait()
-            await asyncio.sleep(0)
-        flow, generation = app.flow_control, app.consumer_generation_id
-        while True:
-            message = event.message
-            if flow.is_active() and message.generation_id == generation:  # else it belongs to an older assignment
-                if not message.tracked:
-                    message.tracked = True
-                    app.consumer._unacked_messages.add(message)
-                batch.append(event)
-            if len(batch) >= limit or queue.empty():
-                break
-            event = queue.get_nowait()
-        if batch:
-            app.monitor.stream_inbound_time[batch[-1].message.tp] = time.monotonic()
-        return batch

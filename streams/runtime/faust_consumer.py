@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,24 +17,39 @@ import mode
 import structlog
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
+from mode.utils.futures import notify
 
 from schemas.changelog import ChangelogHeader
+from streams.runtime.delivered import Chunk
 
 log = structlog.get_logger("faust")
+
+_FETCH_SECONDS = 1.0
+"""A fetch that finds nothing returns after this time, to see whether the process stops."""
+
+_FULL_SECONDS = 0.005
+"""Between looks whether the loop has taken some of what was delivered."""
 
 
 @dataclass(slots=True)
 class Hooks:
-    """What the app tells its owner; set before the app starts."""
+    """What the app tells its owner; set before the app starts.
+
+    deliver: takes a chunk of an input topic; queued: records delivered and not yet taken, of which there are at most
+    `queued_records` before fetching waits.
+    """
 
     group_error: Callable[[BaseException], None]
     start_offsets: Callable[[Mapping[Any, int]], None]
     committed: Callable[[], None]
+    deliver: Callable[[str, Chunk], None]
+    queued: Callable[[], int]
     decode_header: Callable[[bytes], ChangelogHeader]
     fetch_min_bytes: int = 1
     fetch_max_wait_ms: int = 500
     max_partition_fetch_bytes: int = 8 * 1024 * 1024
     max_request_bytes: int = 8 * 1024 * 1024
+    queued_records: int = 20_000
     heartbeat_at: float = field(default_factory=time.monotonic)
 
 
@@ -190,10 +205,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
-    """Commits in delivery order, delivers without an asyncio task per record, heals gaps, reports group errors."""
+    """Delivers inputs in chunks, commits what is done as one offset each, heals gaps, reports group errors.
+
+    Changelogs are read by Faust's recovery and keep its path.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._inflight: dict[Any, deque[int]] = defaultdict(deque)
+        self.in_hand = 0
+        self._done: dict[Any, int] = {}
         self._taken = Taken()
         self._expected: dict[Any, int] = {}
         self._retried: dict[Any, int] = {}
@@ -203,17 +222,47 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    # --- what is done
+
+    def taken_up(self, count: int) -> None:
+        """So many records are being worked on (less than 0: laid aside); a rebalance waits for them."""
+        self.in_hand += count
+
+    def finished(self, count: int, last: Mapping[Any, int]) -> None:
+        """So many are done with all that follows from them; `last` is the highest offset per partition.
+
+        Records of a partition are finished in the order in which they were delivered, so all up to there are done.
+        """
+        self.in_hand -= count
+        for partition, offset in last.items():
+            self._done[partition] = offset
+            self._acked[partition].clear()  # Faust commits the partitions that have an entry there
+        notify(self._waiting_for_ack)
+
+    def _new_offset(self, tp: Any) -> int | None:
+        """The offset to commit."""
+        last = self._done.get(tp)
+        return None if last is None else last + 1
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing is being worked on, then commit; Faust's own follows each record."""
+        while not self.should_stop and self.in_hand:
+            await self.commit()
+            if self.in_hand:
+                await self._wait_for_ack(timeout=1)
+        await self.commit_and_end_transactions()
+
     async def on_partitions_revoked(self, revoked: Any) -> None:
         try:
             await super().on_partitions_revoked(revoked)
         finally:
             for partition in revoked:
-                self._inflight.pop(partition, None)
+                self._done.pop(partition, None)
                 self._expected.pop(partition, None)
 
     async def perform_seek(self) -> None:
         """Positions return to what is committed, so what was delivered since is forgotten."""
-        self._inflight.clear()
+        self._done.clear()
         self._acked.clear()
         self._acked_index.clear()
         await super().perform_seek()
@@ -223,6 +272,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             if offset is not None and not self._is_changelog_tp(tp)
         }
         self.app.hooks.start_offsets(dict(self._expected))
+
+    async def commit(self, *args: Any, **kwargs: Any) -> Any:
+        done = await super().commit(*args, **kwargs)
+        if done:
+            self.app.hooks.committed()
+        return done
+
+    # --- delivery
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Taken:
         self._taken = await super()._getmany(active_partitions, timeout)
@@ -236,78 +293,82 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         except IllegalStateError:
             log.info("seek_after_revocation", partition=str(partition))  # the next assignment seeks
 
-    async def commit(self, *args: Any, **kwargs: Any) -> Any:
-        done = await super().commit(*args, **kwargs)
-        if done:
-            self.app.hooks.committed()
-        return done
-
-    def _new_offset(self, tp: Any) -> int | None:
-        """The end of the acked prefix in delivery order; Faust's own may pass an unacked first record."""
-        queue, done, last = self._inflight.get(tp), self._acked_index[tp], None
-        while queue and queue[0] in done:
-            last = queue.popleft()
-            done.discard(last)
-        self._acked[tp].clear()
-        return None if last is None else last + 1
-
     async def _drain_messages(self, fetcher: Any) -> None:
+        hooks = self.app.hooks
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
                 await asyncio.sleep(0)
-                count = 0
-                async for partition, message in self.getmany(timeout=1.0):
-                    count += 1
-                    if not count % 100:
-                        await asyncio.sleep(0)
-                    if not await self._deliver(partition, message):
-                        continue
-                    self._read_offset[partition] = message.offset
+                if hooks.queued() >= hooks.queued_records:
+                    await asyncio.sleep(_FULL_SECONDS)
+                    continue
+                await self._deliver_next()
         except (*self.consumer_stopped_errors, asyncio.CancelledError):
             if not self.transport.app.should_stop:
                 raise
 
-    async def _deliver(self, partition: Any, message: Any) -> bool:
-        """One record to its channel; False if it is not its turn."""
-        if self._thread.seeks[partition] != self._taken.seeks[partition]:
-            return False  # sought meanwhile: it comes again
-        if self.app.topics.acks_enabled_for(message.topic):
-            if not await self._in_turn(partition, message):
-                return False
-        else:
-            read = self._read_offset[partition]
-            if read is not None and message.offset < read:
-                return False
-        coroutine = self.callback(message)
-        try:
-            first = coroutine.send(None)  # normally ends without suspending; Faust's own makes four tasks of it
-        except StopIteration:
-            return True
-        await self.wait_first(_finish(_Rest(coroutine, first)), self.suspend_flow.wait())
-        return True
+    async def _deliver_next(self) -> None:
+        """What the next fetch takes, to its channels."""
+        records, active = await self._wait_next_records(_FETCH_SECONDS)
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        generation = self.app.consumer_generation_id
+        for partition, taken in records.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return  # a rebalance began; all positions are sought after it
+            if active is not None and partition not in active and partition not in self._buffered_partitions:
+                continue
+            if self._thread.seeks[partition] != self._taken.seeks[partition]:
+                continue  # sought meanwhile: it comes again
+            if self.app.topics.acks_enabled_for(partition.topic):
+                await self._deliver_input(partition, taken, generation)
+            else:
+                await self._deliver_changelog(partition, taken)
 
-    async def _in_turn(self, partition: Any, message: Any) -> bool:
-        """Whether the record follows the one before it. A gap is read once more, then believed.
+    async def _deliver_input(self, partition: Any, taken: list[Any], generation: int) -> None:
+        """The records from the expected one on. A gap before the first is read once more, then believed.
 
         A gap may be a record lost around a seek, or the commit marker of a user's transaction, which takes an offset
         that no consumer sees.
         """
-        expected = self._expected.get(partition, message.offset)
+        expected = self._expected.get(partition, taken[0].offset)
         retried = self._retried.pop(partition, None) == expected
-        if message.offset < expected:
-            return False
-        if message.offset > expected and message.offset == self._taken[partition][0].offset:
+        if taken[0].offset > expected:
             self.gaps["real" if retried else "seen"] += 1
             if not retried:
                 self._retried[partition] = expected
                 await self.read_again(partition, expected)
-                return False
+                return
         elif retried:
             self.gaps["healed"] += 1
             log.error("gap_healed", partition=str(partition), offset=expected)
-        self._expected[partition] = message.offset + 1
-        self._inflight[partition].append(message.offset)
-        return True
+        if taken[0].offset < expected:
+            taken = [record for record in taken if record.offset >= expected]
+            if not taken:
+                return
+        last = taken[-1].offset
+        self._expected[partition], self._read_offset[partition] = last + 1, last
+        self.app.monitor.stream_inbound_time[partition] = time.monotonic()
+        self.app.hooks.deliver(partition.topic, Chunk(generation, taken))
+
+    async def _deliver_changelog(self, partition: Any, taken: list[Any]) -> None:
+        """One by one to Faust's recovery, which may make us wait; not past a seek, or while the flow stops."""
+        for record in taken:
+            if not self.flow_active or self._thread.seeks[partition] != self._taken.seeks[partition]:
+                return
+            read = self._read_offset[partition]
+            if read is not None and record.offset < read:
+                continue
+            coroutine = self.callback(self._to_message(partition, record))
+            try:
+                first = coroutine.send(None)  # normally ends without suspending; Faust's own makes four tasks of it
+            except StopIteration:
+                pass
+            else:
+                await self.wait_first(_finish(_Rest(coroutine, first)), self.suspend_flow.wait())
+            self._read_offset[partition] = record.offset
 
     @mode.Service.task  # type: ignore[untyped-decorator]
     async def _watch_group(self) -> None:

@@ -26,6 +26,7 @@ from schemas.settings import Settings
 from streams.processor import Processor, ProcessorSpec, Share
 from streams.runtime.arrivals import Arrivals, Schemas
 from streams.runtime.batch import run_batch
+from streams.runtime.delivered import Delivered
 from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA
 from streams.runtime.faust_app import App, BatchStream
 from streams.runtime.outbox import Outbox, acked, build
@@ -84,7 +85,8 @@ class Runner:
         self._settings, self._failpoints, self._clock, self._host = settings, failpoints, clock, host
         self._changelog = wire.real(spec.changelog.name)
         self._arrivals = Arrivals(spec, wire, host)
-        self._topics = self._arrivals.topics
+        self.topics = self._arrivals.topics
+        self.delivered = Delivered(lambda: app.consumer_generation_id if app.flow_control.is_active() else None)
         self._waker = Waker(spec, app, wire, settings, clock, host.die)
         self._row_codec = wire.codecs.of(spec.changelog.subject)
         self._header_codec = wire.codecs.of("changelog.header-value")
@@ -97,7 +99,7 @@ class Runner:
     def _declare(self) -> None:
         app, count = self._app, self._settings.kafka.partitions
         raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
-        channel = app.topic(*self._topics, **raw)
+        channel = app.topic(*self.topics, **raw)
         self.table = app.Table(
             self.spec.name,
             key_type=bytes,
@@ -121,7 +123,7 @@ class Runner:
             return
         for number, partition in self.owner.partitions.items():
             partition.positioned(
-                {topic.name: starts[TP(name, number)] for name, topic in self._topics.items() if TP(name, number) in starts}
+                {topic.name: starts[TP(name, number)] for name, topic in self.topics.items() if TP(name, number) in starts}
             )
 
     async def _rebuild(self) -> None:
@@ -188,7 +190,7 @@ class Runner:
 
     async def _refuse_lost_inputs(self, partition: Partition) -> None:
         """A header ahead of its input means that the input was emptied or made anew: its tail would never end."""
-        places = {TP(name, partition.number): topic.name for name, topic in self._topics.items()}
+        places = {TP(name, partition.number): topic.name for name, topic in self.topics.items()}
         async with asyncio.timeout(self._ack_seconds):
             ends = await self._app.consumer.highwaters(*places)
         for place, name in places.items():
@@ -233,14 +235,14 @@ class Runner:
         limits, flow = self._settings.coordinator, self._app.flow_control
         try:
             while not stream.should_stop:
-                events = await stream.next_batch(limits.batch_records, limits.idle_seconds)
+                records = await self.delivered.take(limits.batch_records, limits.idle_seconds)
                 try:
                     owner = self.owner
                     if owner is None:
                         continue
-                    if events:
+                    if records:
                         self._waker.heard()
-                        await self._process(owner, events)
+                        await self._process(owner, records)
                     elif flow.is_active() and self._waker.silent_for(limits.silence_seconds):
                         await self._waker.look_for_stalls(owner)
                     if flow.is_active() and owner is self.owner and self._outbox is not None:
@@ -255,12 +257,13 @@ class Runner:
         finally:
             stream.finish()
 
-    async def _process(self, owner: Owner, events: list[Any]) -> None:
-        arrivals = [await self._arrivals.of(event) for event in events]
-        tracked = self._app.consumer._unacked_messages
+    async def _process(self, owner: Owner, records: list[Any]) -> None:
+        consumer = self._app.consumer
+        consumer.taken_up(len(records))
+        arrivals = await self._arrivals.of(records)
 
-        def track(event: Any, waiting: bool) -> None:
-            (tracked.discard if waiting else tracked.add)(event.message)
+        def track(record: Any, waiting: bool) -> None:
+            consumer.taken_up(-1 if waiting else 1)
 
         async def write(flush: Flush) -> None:
             await self._write(owner, flush)
@@ -339,8 +342,8 @@ class Runner:
             await self._pass("outputs-sent")
             await acked(futures, self._ack_seconds)
             await self._pass("outputs-acked")
-            for event in flush.covered:
-                event.message.ack(self._app.consumer)
+            last = {(record.topic, record.partition): record.offset for record in flush.covered}
+            self._app.consumer.finished(len(flush.covered), {TP(*place): offset for place, offset in last.items()})
         except (KafkaError, BrokerUnavailable, TimeoutError) as error:
             self._host.die(EXIT_KAFKA, f"outputs of {self.spec.name}: {error!r}")
         except Exception as error:
