@@ -175,8 +175,8 @@ class Runner:
         )
 
     async def _load(self, owner: Owner, store: ChangelogStore, number: int, ahead: int) -> Partition:
-        if store.replays[number].pending:
-            raise ValueError(f"the changelog of {self.spec.name}.{number} ends without a header row")
+        replay = store.replay(number)
+        replay.lose(replay.history.rest())
         database = store._db_for_partition(number)
         stored = database.get(HEADER_KEY)
         header = None if stored is None else self._header_codec.decode(stored)
@@ -205,19 +205,24 @@ class Runner:
         Acked where expected it proves that what was recovered is complete, and it makes a stray of whatever another
         writer still holds.
         """
-        replay = store.replays.pop(partition.number, None)
-        losers = sorted(replay.losers - {HEADER_KEY}) if replay else []
+        replay = store.replay(partition.number)
+        losers = sorted(replay.losers - {HEADER_KEY})
         database = store._db_for_partition(partition.number)
         part = Part(notes=list(partition.notes.values()))
         for key in losers:
             record = self._winner(owner, database, key)
             if part.records and part.size + size_of(record) > self._settings.coordinator.batch_bytes:
-                await self._record(owner, {partition.number: part}, hold=replay.hold if replay else None)
+                await self._record(owner, {partition.number: part}, hold=replay.hold)
                 part = Part(notes=list(partition.notes.values()))
             part.add(record)
         await self._record(owner, {partition.number: part})
-        if replay and replay.strays:
-            log.warning("strays_ignored", processor=self.spec.name, partition=partition.number, batches=replay.strays)
+        store.replays.pop(partition.number, None)
+        if replay.ignored:
+            log.warning(
+                "strays_ignored", changelog=f"{self._changelog}.{partition.number}", first=(replay.hold or 0) + 1,
+                records=replay.ignored, keys_written_again=len(losers),
+                meaning="written by a coordinator that was overtaken, or by something else; nothing of it counts",
+            )  # fmt: skip
 
     def _winner(self, owner: Owner, database: Any, key: bytes) -> ChangelogRecord:
         value, finished = stored_row(database, key)
@@ -310,7 +315,9 @@ class Runner:
             if ack.offset != expected[number]:
                 self._host.die(
                     EXIT_FENCED,
-                    f"{self._changelog}.{number}: acked at {ack.offset}, expected {expected[number]}: another writer owns it",
+                    f"{self._changelog}.{number}: acked at {ack.offset}, expected {expected[number]}: another coordinator"
+                    " owns the partition by now, or something else wrote to its changelog; what was just written counts as a"
+                    " stray, the next start reads the changelog again and goes on",
                 )
         for number, part in parts.items():
             self._store(owner.partitions[number], part, headers[number], hold)

@@ -1,10 +1,8 @@
 """The local copy of a table's partition: rows, an index of what is finished, and how a changelog is read back.
 
-A changelog is read in whole batches. A batch ends with its header row, which says at which offset the batch was expected;
-one that lies elsewhere was written by somebody who did not know of everything before it (a *stray*), and its rows, header
-and notes are ignored. The keys that a stray overwrote are kept as `losers`: the next owner appends the winners again,
-because compaction keeps the last record of a key and knows nothing of strays. Until that is acked the stored offset
-stays before the first stray, so that a crash in between does not forget them.
+What counts in a changelog is said in `history.py`. The keys that a stray overwrote are kept as `losers`: the next owner
+appends the winners again, because compaction keeps the last record of a key and knows nothing of strays. Until that is
+acked the stored offset stays before the first stray, so that a crash in between does not forget them.
 """
 
 from __future__ import annotations
@@ -12,16 +10,16 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import rocksdict
 from faust.stores.rocksdb import Store as RocksStore
 
-from schemas.changelog import HEADER_KEY, ChangelogHeader
+from schemas.changelog import HEADER_KEY
 from streams.runtime.exits import EXIT_BUG
+from streams.runtime.history import Closed, DecodeHeader, History
 
 FINISHED_HEADER = "finished"
 """Header of a changelog record whose row is finished: when it may leave, 8 bytes of microseconds."""
@@ -104,22 +102,30 @@ def _between(database: Any, first: bytes, end: bytes) -> Iterator[tuple[bytes, b
 
 
 class Replay:
-    """What one partition's changelog told: batches not yet closed, losers, and the offset to hold back."""
+    """What one partition's changelog told: the batch not yet closed, losers, and the offset to hold back."""
 
-    def __init__(self) -> None:
-        self.pending: list[Any] = []
+    def __init__(self, decode_header: DecodeHeader) -> None:
+        self.history = History(decode_header)
         self.losers: set[bytes] = set()
         self.hold: int | None = None
         self.strays = 0
+        self.ignored = 0
+
+    def lose(self, messages: list[Any]) -> None:
+        """These do not count: their keys need their winners again, and reading begins before them until that is acked."""
+        if messages:
+            self.losers.update(message.key for message in messages)
+            self.ignored += len(messages)
+            self.hold = messages[0].offset - 1 if self.hold is None else self.hold
 
 
 class ChangelogStore(RocksStore):  # type: ignore[misc]
     """Faust's rocksdb store with recovery in whole batches."""
 
-    def __init__(self, *args: Any, decode_header: Callable[[bytes], ChangelogHeader], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, decode_header: DecodeHeader, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._decode_header = decode_header
-        self.replays: dict[int, Replay] = defaultdict(Replay)
+        self.replays: dict[int, Replay] = {}
 
     def persisted_offset(self, tp: Any) -> int | None:
         """Asked when an assignment begins; recovery restarts there, so what was half read is forgotten."""
@@ -137,36 +143,35 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
             print(f"recovery of {self.table_name} failed: {error!r}", file=sys.stderr, flush=True)
             os._exit(EXIT_BUG)
 
+    def replay(self, partition: int) -> Replay:
+        """What the changelog of a partition told so far."""
+        found = self.replays.get(partition)
+        if found is None:
+            found = self.replays[partition] = Replay(self._decode_header)
+        return found
+
     def apply(self, message: Any) -> None:
         """Take one changelog record; nothing reaches the rows before its header row is read."""
-        replay = self.replays[message.partition]
-        replay.pending.append(message)
-        if message.key == HEADER_KEY:
-            header = self._decode_header(message.value)
-            batch, replay.pending = replay.pending, []
-            self._close(replay, batch, header)
+        replay = self.replay(message.partition)
+        closed = replay.history.take(message)
+        if closed is not None:
+            self._close(replay, closed)
 
-    def _close(self, replay: Replay, batch: list[Any], header: ChangelogHeader) -> None:
-        last = batch[-1]
-        first = last.offset - header.count
-        stray = header.base != first
+    def _close(self, replay: Replay, closed: Closed) -> None:
+        last = closed.last
         database, write = self._db_for_partition(last.partition), rocksdict.WriteBatch(raw_mode=True)
-        for message in batch[:-1]:
-            # Rows before `first` had a header that compaction removed; they were in place, else it would be listed here.
-            if stray and message.offset >= first:
-                replay.losers.add(message.key)
-                continue
+        replay.lose(closed.ignored)
+        if closed.header is None:
+            replay.strays += 1
+            replay.lose([last])
+        else:
+            write.put(HEADER_KEY, last.value)
+        for message in closed.rows:
             replay.losers.discard(message.key)
             if message.value is None:
                 drop_row(write, message.key)
             else:
                 put_row(write, message.key, message.value, expiry_of(message.headers))
-        if stray:
-            replay.strays += 1
-            replay.losers.add(HEADER_KEY)
-            replay.hold = first - 1 if replay.hold is None else replay.hold
-        else:
-            write.put(HEADER_KEY, last.value)
         write.put(OFFSET_KEY, str(last.offset if replay.hold is None else replay.hold).encode())
         database.write(write)
 

@@ -209,7 +209,7 @@ class Stand:
         """A store that reads changelogs into our databases."""
         store = object.__new__(ChangelogStore)
         store._decode_header = self.headers.decode
-        store.replays = {number: Replay() for number in range(PARTITIONS)}
+        store.replays = {number: Replay(self.headers.decode) for number in range(PARTITIONS)}
         store._db_for_partition = self.database
         return store
 
