@@ -47,12 +47,13 @@ class Arrivals:
             event,
         )
         try:
-            return self._decoded(delivery)
+            return self.decoded(delivery)
         except UnknownSchemaId as unknown:
             await self._schemas.refresh_schemas(unknown.schema_id)
-        return self._decoded(delivery, is_last_try=True)
+        return self.decoded(delivery, is_last_try=True)
 
-    def _decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:
+    def decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:
+        """A delivered record, decoded. Raises UnknownSchemaId, but at the last try, when that is the record's failure."""
         is_copy = delivery.topic.name == self._copies
         source = None
         try:
