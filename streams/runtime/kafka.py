@@ -30,13 +30,12 @@ from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA
 from streams.runtime.faust_app import App, BatchStream
 from streams.runtime.outbox import Outbox, acked, build
 from streams.runtime.owner import Owner
-from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition, size_of
+from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition
+from streams.runtime.replay import Leaving, claims, let_leave
 from streams.runtime.store import (
-    FINISHED_HEADER,
     OFFSET_KEY,
     ChangelogStore,
     drop_row,
-    expiry_bytes,
     finished_row,
     leaving,
     open_rows,
@@ -49,8 +48,6 @@ from streams.runtime.wakes import Clock
 from streams.runtime.wire import Wire
 
 log = structlog.get_logger("coordinator")
-
-FOR_EVER = 1 << 62
 
 Make = Callable[[Share], Processor[Any]]
 
@@ -200,36 +197,18 @@ class Runner:
                 )
 
     async def _claim(self, owner: Owner, store: ChangelogStore, partition: Partition) -> None:
-        """Our first append, before any record is stepped: a header, and the winners over strays.
-
-        Acked where expected it proves that what was recovered is complete, and it makes a stray of whatever another
-        writer still holds.
-        """
-        replay = store.replay(partition.number)
-        losers = sorted(replay.losers - {HEADER_KEY})
-        database = store._db_for_partition(partition.number)
-        part = Part(notes=list(partition.notes.values()))
-        for key in losers:
-            record = self._winner(owner, database, key)
-            if part.records and part.size + size_of(record) > self._settings.coordinator.batch_bytes:
-                await self._record(owner, {partition.number: part}, hold=replay.hold)
-                part = Part(notes=list(partition.notes.values()))
-            part.add(record)
-        await self._record(owner, {partition.number: part})
+        """Append the claim; the store keeps its own offset, or while winners are missing the one before the first stray."""
+        replay, database = store.replay(partition.number), store._db_for_partition(partition.number)
+        batch_bytes = self._settings.coordinator.batch_bytes
+        for part, hold in claims(partition, replay, lambda key: stored_row(database, key), batch_bytes):
+            await self._record(owner, {partition.number: part}, hold)
         store.replays.pop(partition.number, None)
         if replay.ignored:
             log.warning(
                 "strays_ignored", changelog=f"{self._changelog}.{partition.number}", first=(replay.hold or 0) + 1,
-                records=replay.ignored, keys_written_again=len(losers),
+                records=replay.ignored, keys_written_again=len(replay.losers - {HEADER_KEY}),
                 meaning="written by a coordinator that was overtaken, or by something else; nothing of it counts",
             )  # fmt: skip
-
-    def _winner(self, owner: Owner, database: Any, key: bytes) -> ChangelogRecord:
-        value, finished = stored_row(database, key)
-        if value is None or not finished:
-            return ChangelogRecord(key, value)
-        expires = owner.processor.expires(self._row_codec.decode(value)) or 0
-        return ChangelogRecord(key, value, ((FINISHED_HEADER, expiry_bytes(expires)),))
 
     # --- the single-writer loop
 
@@ -281,18 +260,14 @@ class Runner:
         if self._emitting is not None:
             await self._emitting  # the outputs of the flush before are acked before the next changelog batch
         if flush.parts:
-            self._let_leave(owner, flush)
+            limits = self._settings
+            let_leave(owner, flush, self._leaving, limits.tasks.keep_finished_rows, limits.coordinator.expire_per_flush)
             await self._record(owner, flush.parts)
         self._emitting = asyncio.ensure_future(self._emit(flush))
 
-    def _let_leave(self, owner: Owner, flush: Flush) -> None:
-        for number, part in flush.parts.items():
-            partition = owner.partitions[number]
-            if part.records and partition.finished:
-                over = partition.finished > self._settings.tasks.keep_finished_rows
-                until = FOR_EVER if over else max(partition.read_at.values(), default=0)
-                database = self.table.data._db_for_partition(number)
-                owner.drop(part, partition, leaving(database, until, self._settings.coordinator.expire_per_flush))
+    def _leaving(self, number: int) -> Leaving:
+        database = self.table.data._db_for_partition(number)
+        return lambda until, limit: leaving(database, until, limit)
 
     async def _record(self, owner: Owner, parts: Mapping[int, Part], hold: int | None = None) -> None:
         """Steps 2 and 3: one Kafka batch per changelog partition, acked where expected; then the local store."""

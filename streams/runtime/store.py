@@ -1,14 +1,11 @@
 """The local copy of a table's partition: rows, an index of what is finished, and how a changelog is read back.
 
-What counts in a changelog is said in `history.py`. The keys that a stray overwrote are kept as `losers`: the next owner
-appends the winners again, because compaction keeps the last record of a key and knows nothing of strays. Until that is
-acked the stored offset stays before the first stray, so that a crash in between does not forget them.
+What counts in a changelog is said in `history.py`, what is to be done about the rest in `replay.py`.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -19,21 +16,15 @@ from faust.stores.rocksdb import Store as RocksStore
 
 from schemas.changelog import HEADER_KEY
 from streams.runtime.exits import EXIT_BUG
-from streams.runtime.history import Closed, DecodeHeader, History
-
-FINISHED_HEADER = "finished"
-"""Header of a changelog record whose row is finished: when it may leave, 8 bytes of microseconds."""
+from streams.runtime.expiry import TIME as _TIME
+from streams.runtime.expiry import expiry_bytes, expiry_of
+from streams.runtime.history import Closed, DecodeHeader
+from streams.runtime.replay import Replay
 
 OFFSET_KEY: bytes = RocksStore.offset_key
-_TIME = struct.Struct(">Q")
 # Open and finished rows lie under prefixes of their own, so that a takeover scans the open ones only; beside the
 # finished ones lies an index by time, so that the oldest can leave without a scan.
 _OPEN, _DONE, _BY_TIME = b"o", b"f", b"t"
-
-
-def expiry_bytes(expires: int) -> bytes:
-    """The value of the `finished` header."""
-    return _TIME.pack(max(0, expires))
 
 
 def put_row(write: Any, key: bytes, value: bytes, expires: int | None) -> None:
@@ -60,13 +51,12 @@ def finished_row(database: Any, key: bytes) -> tuple[bytes, int] | None:
     return None if value is None else (value[_TIME.size :], _TIME.unpack(value[: _TIME.size])[0])
 
 
-def stored_row(database: Any, key: bytes) -> tuple[bytes | None, bool]:
-    """The value of a row, open or finished, and whether it is finished."""
+def stored_row(database: Any, key: bytes) -> tuple[bytes | None, int | None]:
+    """The value of a row, and when it may leave: None for an open one."""
     value: bytes | None = database.get(_OPEN + key)
     if value is not None:
-        return value, False
-    found = finished_row(database, key)
-    return found and found[0], True
+        return value, None
+    return finished_row(database, key) or (None, None)
 
 
 def open_rows(database: Any) -> Iterator[tuple[bytes, bytes]]:
@@ -99,24 +89,6 @@ def _between(database: Any, first: bytes, end: bytes) -> Iterator[tuple[bytes, b
     options = rocksdict.ReadOptions()
     options.set_iterate_upper_bound(end)
     yield from database.items(from_key=first, read_opt=options)
-
-
-class Replay:
-    """What one partition's changelog told: the batch not yet closed, losers, and the offset to hold back."""
-
-    def __init__(self, decode_header: DecodeHeader) -> None:
-        self.history = History(decode_header)
-        self.losers: set[bytes] = set()
-        self.hold: int | None = None
-        self.strays = 0
-        self.ignored = 0
-
-    def lose(self, messages: list[Any]) -> None:
-        """These do not count: their keys need their winners again, and reading begins before them until that is acked."""
-        if messages:
-            self.losers.update(message.key for message in messages)
-            self.ignored += len(messages)
-            self.hold = messages[0].offset - 1 if self.hold is None else self.hold
 
 
 class ChangelogStore(RocksStore):  # type: ignore[misc]
@@ -158,29 +130,14 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
             self._close(replay, closed)
 
     def _close(self, replay: Replay, closed: Closed) -> None:
-        last = closed.last
+        last, offset = closed.last, replay.close(closed)
         database, write = self._db_for_partition(last.partition), rocksdict.WriteBatch(raw_mode=True)
-        replay.lose(closed.ignored)
-        if closed.header is None:
-            replay.strays += 1
-            replay.lose([last])
-        else:
+        if closed.header is not None:
             write.put(HEADER_KEY, last.value)
         for message in closed.rows:
-            replay.losers.discard(message.key)
             if message.value is None:
                 drop_row(write, message.key)
             else:
                 put_row(write, message.key, message.value, expiry_of(message.headers))
-        write.put(OFFSET_KEY, str(last.offset if replay.hold is None else replay.hold).encode())
+        write.put(OFFSET_KEY, str(offset).encode())
         database.write(write)
-
-
-def expiry_of(headers: Any) -> int | None:
-    """When a changelog record's row may leave, None while it is open."""
-    pairs = headers.items() if isinstance(headers, dict) else headers or ()
-    for name, value in pairs:
-        if name == FINISHED_HEADER:
-            expires: int = _TIME.unpack(value)[0]
-            return expires
-    return None

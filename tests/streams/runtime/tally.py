@@ -25,7 +25,8 @@ from streams.processor import Change, Decided, Decision, End, EnsureTopic, Event
 from streams.runtime.batch import run_batch
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Arrival, ChangelogRecord, Flush, Partition
-from streams.runtime.store import ChangelogStore, Replay, drop_row, finished_row, leaving, open_rows, put_row
+from streams.runtime.replay import Replay
+from streams.runtime.store import ChangelogStore, drop_row, finished_row, leaving, open_rows, put_row
 from streams.runtime.wire import ORIGIN, Delivery, Source, Unreadable, Wire
 
 PARTITIONS = 4

@@ -9,13 +9,11 @@ import pytest
 import rocksdict
 
 from schemas.changelog import HEADER_KEY, ChangelogHeader, InputOffset
+from streams.runtime.expiry import FINISHED_HEADER, expiry_bytes, expiry_of
 from streams.runtime.partition import ChangelogRecord
 from streams.runtime.store import (
-    FINISHED_HEADER,
     OFFSET_KEY,
     drop_row,
-    expiry_bytes,
-    expiry_of,
     finished_row,
     leaving,
     open_rows,
@@ -177,7 +175,7 @@ def test_a_dropped_row_is_gone_with_its_index(stand: Stand) -> None:
     database, write = stand.database(0), rocksdict.WriteBatch(raw_mode=True)
     put_row(write, b"t", b"v", 5)
     database.write(write)
-    assert finished_row(database, b"t") == (b"v", 5) and stored_row(database, b"t") == (b"v", True)
+    assert finished_row(database, b"t") == (b"v", 5) and stored_row(database, b"t") == (b"v", 5)
     ((index_key, key),) = leaving(database, 5, 10)
     write = rocksdict.WriteBatch(raw_mode=True)
     drop_row(write, key, index_key)
@@ -192,7 +190,7 @@ def test_a_row_that_finishes_is_open_no_more(stand: Stand) -> None:
         write = rocksdict.WriteBatch(raw_mode=True)
         put_row(write, b"t", b"v", expires)
         database.write(write)
-    assert not list(open_rows(database)) and stored_row(database, b"t") == (b"v", True)
+    assert not list(open_rows(database)) and stored_row(database, b"t") == (b"v", 7)
 
 
 @pytest.mark.parametrize("headers", [{FINISHED_HEADER: expiry_bytes(7)}, ((FINISHED_HEADER, expiry_bytes(7)),)])
