@@ -6,51 +6,19 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ops.codecs import NewerSchemas, load_codecs
-from schemas.codec import Codecs
+from ops.processors import processors
 from schemas.errors import OperatorError
 from schemas.failpoint import VARIABLE, Failpoints
 from schemas.settings import Settings, process_environment
-from schemas.tasks import TaskCommand
-from streams.processor import ProcessorSpec, Share
-from streams.registry import AgentsProcessor
 from streams.runtime.coordinator import Coordinator
-from streams.runtime.kafka import Make
-from streams.runtime.wire import Wire
-from streams.tasks.processor import TasksProcessor
-from topology import Topology, troupe
-
-
-def processors(settings: Settings, topology: Topology, codecs: Codecs) -> Sequence[tuple[ProcessorSpec, Make]]:
-    """Each processor of the topology with what makes an instance of it."""
-    wire, ours = Wire(settings, codecs), product_version()
-
-    def decode(value: bytes, position: str) -> TaskCommand:
-        return wire.decode_request(value, position)
-
-    def tasks(share: Share) -> TasksProcessor:
-        return TasksProcessor(settings, share, decode, ours)
-
-    def agents(share: Share) -> AgentsProcessor:
-        return AgentsProcessor(settings)
-
-    makers: dict[str, Make] = {"tasks": tasks, "agents": agents}
-    return [(spec, makers[spec.name]) for spec in topology.processors]
-
-
-def product_version() -> str:
-    """Version of the installed product, `0` from a bare checkout."""
-    try:
-        return version("troupe")
-    except PackageNotFoundError:
-        return "0"
+from topology import troupe
 
 
 async def run_coordinator(settings: Settings, ready_file: Path | None) -> int:
