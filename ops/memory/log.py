@@ -104,13 +104,18 @@ class MemoryLog:
         """The offset that the next record will get."""
         return self._place(topic, partition).end
 
-    def compact(self, topic: str) -> None:
-        """Drop every record whose key has a later one. Tombstones stay, as they do for a day in Kafka."""
+    def compact(self, topic: str, lag: int = 0) -> None:
+        """Drop every record that is older than `lag` microseconds and whose key has a later one of that age.
+
+        Tombstones stay, as they do for a day in Kafka.
+        """
         if topic not in self._compacted:
             raise OperatorError(f"topic {topic} is not compacted", hint="create it with compacted=True")
+        until = self.clock.now - lag
         for place in self._topics[topic]:
-            last = {stored.key: stored.offset for stored in place.records}
-            place.records = [stored for stored in place.records if last[stored.key] == stored.offset]
+            old = [stored for stored in place.records if stored.timestamp <= until]
+            last = {stored.key: stored.offset for stored in old}
+            place.records = [each for each in old if last[each.key] == each.offset] + place.records[len(old) :]
 
     def trim(self, topic: str, partition: int, before: int) -> None:
         """Drop the records before an offset, as retention does."""

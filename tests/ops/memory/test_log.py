@@ -60,6 +60,17 @@ def test_compaction_keeps_the_last_of_each_key_where_it_lies(log: MemoryLog) -> 
     assert [each.offset for each in log.read("rows", 0, 4, 10)] == [4, 5]
 
 
+def test_compaction_leaves_what_is_young_alone(log: MemoryLog, clock: VirtualClock) -> None:
+    log.append("rows", 0, [record("a", "1"), record("a", "2"), record("b")])
+    clock.advance(5_000)
+    log.append("rows", 0, [record("a", "3"), record("b", None)])
+    log.compact("rows", lag=5_000)
+    assert [each.offset for each in log.read("rows", 0, 0, 10)] == [1, 2, 3, 4]
+    clock.advance(5_000)
+    log.compact("rows", lag=5_000)
+    assert [each.offset for each in log.read("rows", 0, 0, 10)] == [3, 4]
+
+
 def test_only_compacted_topics_are_compacted_and_only_they_need_keys(log: MemoryLog) -> None:
     with pytest.raises(OperatorError, match="not compacted"):
         log.compact("plain")
