@@ -21,7 +21,7 @@ from typing import Any
 from ops.broker.process import rotate
 from ops.running import FAILED, Birth, Member
 from schemas.errors import OperatorError
-from streams.runtime.exits import EXIT_OPERATOR
+from streams.runtime.exits import EXIT_FENCED, EXIT_OPERATOR
 
 _REFUSALS = (1, 2, EXIT_OPERATOR)  # of a named error, of wrong use, and of the coordinator: another try ends the same
 _POLL_S = 0.05
@@ -137,14 +137,15 @@ class Child:
             pause_s = min(pause_s * 2, self._restarts.pause_s_max)
 
     def _gives_up(self, code: int | None, ran_s: float) -> bool:
-        if code != EXIT_OPERATOR or ran_s >= self._restarts.sound_s:
+        # Two that bear one name fence each other as often as they tell; that is one row.
+        if code not in (EXIT_OPERATOR, EXIT_FENCED) or ran_s >= self._restarts.sound_s:
             self._refusals = 0
         self._refusals += code == EXIT_OPERATOR
         return self._refusals >= self._restarts.refusals
 
     async def _leave_alone(self, how: str) -> None:
         """Say why, and wait for the end of the system; the others go on."""
-        error = failure(f"{self.spec.role} {how} {self._refusals} times in a row", self.spec.log_file, self._log_start)
+        error = failure(f"{self.spec.role} {how}, {self._refusals} times by now", self.spec.log_file, self._log_start)
         self._why = f"{error}. {error.hint}"
         self._tell(f"{self._why}. It is not started again; when that is done: `troupe down` and `troupe up`")
         self._to(FAILED)

@@ -22,6 +22,19 @@ from schemas.changelog import ChangelogHeader
 
 log = structlog.get_logger("faust")
 
+REMOVED = frozenset({25, 82})
+"""Kafka's answers to a member that the group no longer has: unknown member id, fenced instance id."""
+
+_COMMIT, _JOIN_HEARTBEAT_SYNC = 8, (11, 12, 14)
+
+
+class Replaced(Exception):
+    """The group has given our place to somebody else; `silent_s` seconds after it last heard of us."""
+
+    def __init__(self, silent_s: float) -> None:
+        super().__init__(f"the group removed us {silent_s:.1f} s after it last heard of us")
+        self.silent_s = silent_s
+
 
 @dataclass(slots=True)
 class Hooks:
@@ -149,6 +162,23 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             return heard
 
         coordinator._do_heartbeat = beat
+        self._listen_for_removal(coordinator)
+
+    async def beat(self) -> None:
+        """Ask the group now whether we are still in it; `Hooks.group_error` hears if not."""
+        await self.call_thread(self._ensure_consumer()._coordinator._do_heartbeat)
+
+    def _listen_for_removal(self, coordinator: Any) -> None:
+        """aiokafka would join again under its name and take the place back from whoever has it by now, without end."""
+        send = coordinator._send_req
+
+        async def listening(request: Any) -> Any:
+            answer = await send(request)
+            if REMOVED & _codes(answer):
+                self._hooks.group_error(Replaced(time.monotonic() - self._hooks.heartbeat_at))
+            return answer
+
+        coordinator._send_req = listening
 
     async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
         self._hooks.heartbeat_at = time.monotonic()
@@ -187,6 +217,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
         answer: dict[Any, tuple[int, int]] = await self.call_thread(ask)
         return answer
+
+
+def _codes(answer: Any) -> set[int]:
+    """The error codes of an answer to a commit, join, heartbeat or sync; of others none."""
+    if answer.API_KEY == _COMMIT:
+        return {code for _, places in answer.topics for _, code in places}
+    return {answer.error_code} if answer.API_KEY in _JOIN_HEARTBEAT_SYNC else set()
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]

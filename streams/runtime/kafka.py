@@ -26,7 +26,7 @@ from schemas.settings import Settings
 from streams.processor import Processor, ProcessorSpec, Share
 from streams.runtime.arrivals import Arrivals, Schemas
 from streams.runtime.batch import run_batch
-from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA
+from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR
 from streams.runtime.faust_app import App, BatchStream
 from streams.runtime.outbox import Outbox, acked, build
 from streams.runtime.owner import Owner
@@ -55,8 +55,11 @@ Make = Callable[[Share], Processor[Any]]
 class Host(Schemas, Protocol):
     """What a runner needs of its process."""
 
-    def die(self, code: int, why: str) -> NoReturn:
+    def die(self, code: int, why: str, hint: str = "") -> NoReturn:
         """Stop at once; nothing is committed past this point."""
+
+    async def fenced(self, why: str) -> NoReturn:
+        """Stop because somebody else wrote to our changelog; says so if it bears our name."""
 
 
 class Runner:
@@ -191,9 +194,11 @@ class Runner:
         for place, name in places.items():
             reached = partition.inputs.get(name, -1)
             if reached >= (ends.get(place) or 0):
-                raise ValueError(
-                    f"{place.topic}.{place.partition} ends at {ends.get(place)}, but its effects up to {reached} are in the"
-                    f" table {self.spec.name}: the topic was made anew; delete the changelog too, or use a new prefix"
+                self._host.die(
+                    EXIT_OPERATOR,
+                    f"{place.topic}.{place.partition} ends at {ends.get(place)}, but its records up to {reached} are done"
+                    f" in {self._changelog}: the topic was emptied or made anew",
+                    hint=f"restore {place.topic}, or start over under another kafka.topic_prefix",
                 )
 
     async def _claim(self, owner: Owner, store: ChangelogStore, partition: Partition) -> None:
@@ -288,8 +293,7 @@ class Runner:
         for number, ack in zip(parts, acks, strict=True):
             self._clock.learn(before, time.time(), ack.timestamp if ack.timestamp_type == 1 else 0)
             if ack.offset != expected[number]:
-                self._host.die(
-                    EXIT_FENCED,
+                await self._host.fenced(
                     f"{self._changelog}.{number}: acked at {ack.offset}, expected {expected[number]}: another coordinator"
                     " owns the partition by now, or something else wrote to its changelog; what was just written counts as a"
                     " stray, the next start reads the changelog again and goes on",

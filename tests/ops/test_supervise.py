@@ -122,7 +122,7 @@ async def test_one_that_keeps_refusing_is_left_alone_with_its_reason(tmp_path: P
         await until(lambda: state_of(made) == "failed")
         member = made.member()
         assert member is not None and member.current_state() == "failed"
-        assert member.why == "worker ended with code 73 5 times in a row: no such changelog. restore it"
+        assert member.why == "worker ended with code 73, 5 times by now: no such changelog. restore it"
         assert told[-1].startswith(f"{member.why}. It is not started again")
         assert len(told) == QUICK.refusals + 1, "an end by kill, then four pauses and the last word"
         with pytest.raises(TimeoutError):  # it is no error of the whole system

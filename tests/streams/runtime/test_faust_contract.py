@@ -92,6 +92,8 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (AIOKafkaConsumer, "seek_to_committed", ["if offset and offset > 0"]),
         (GroupCoordinator, "check_errors", []),
         (GroupCoordinator, "_heartbeat_routine", ["await self._do_heartbeat()"]),
+        (GroupCoordinator, "_do_heartbeat", ["await self._send_req(request)", "self.member_id"]),
+        (GroupCoordinator, "_send_req", ["return resp"]),
         (TableManager, "recovery", ["self._recovery", "Recovery("]),
         (
             Recovery,
