@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from actors.reports import Reporter
 from actors.threads import Threads
 from schemas.errors import TroupeError
 from schemas.failpoint import Failpoints
+from schemas.settings import Settings
 from schemas.tasks import TaskError
 
 TURN_SECONDS = 0.005
@@ -42,6 +42,17 @@ class Limits:
     max_starts: int
     data_dir: Path
     sources_root: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits that the settings give."""
+        return cls(
+            report_after_seconds=settings.actors.report_after_seconds,
+            progress_interval_seconds=settings.actors.progress_interval_seconds,
+            max_starts=settings.actors.max_starts,
+            data_dir=settings.data_dir,
+            sources_root=settings.sources,
+        )
 
 
 class TaskLog:
@@ -102,6 +113,11 @@ class Runner:
         if work.handle is not None:
             work.handle.cancel()
 
+    @property
+    def in_threads(self) -> int:
+        """Handlers that run in threads, whose end the loop cannot foresee."""
+        return self._threads.busy
+
     def close(self) -> None:
         """Start nothing more."""
         self._closed = True
@@ -154,7 +170,7 @@ class Runner:
     async def _lane(self) -> None:
         self._opening = False
         self._loop.call_soon(self._stepped)
-        turn_ends = time.monotonic() + TURN_SECONDS
+        turn_ends = self._loop.time() + TURN_SECONDS
         while self._refill() and not self._closed:
             work = self._wave.popleft()
             if work.stage is Stage.DROPPED:
@@ -165,7 +181,7 @@ class Runner:
             if not alone:
                 self._pump()
                 return
-            if time.monotonic() > turn_ends:
+            if self._loop.time() > turn_ends:
                 break  # `_stepped` is due and opens the next lane after the loop had its turn
         self._current = None
 

@@ -21,6 +21,8 @@ class Threads:
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop, self._name = loop, name
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self.busy = 0
+        """Jobs whose end the loop has not seen yet."""
         self._idle = 0
         self._count = 0
         self._lock = threading.Lock()
@@ -28,6 +30,8 @@ class Threads:
     def run(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Start the call in a thread. The future must not be cancelled: nothing can end a thread."""
         future = self._loop.create_future()
+        self.busy += 1
+        future.add_done_callback(self._ended)
         with self._lock:
             if self._idle:
                 self._idle -= 1
@@ -36,6 +40,9 @@ class Threads:
                 threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True).start()
         self._jobs.put((future, call, args))
         return future
+
+    def _ended(self, future: asyncio.Future[Any]) -> None:
+        self.busy -= 1
 
     def close(self) -> None:
         """Let the idle threads end; busy ones end after their job."""

@@ -2,7 +2,8 @@
 
 A role that stops for a good reason (a fence, a broker that is away) relies on being started again; a role that cannot
 work at all must not be started for ever without anybody being told. So ends in a system that was ready once are
-answered with growing pauses, and ends while it starts are an error after a few tries.
+answered with growing pauses, ends while it starts are an error after a few tries, and a role that says again and again
+that somebody must change something first is left alone, with its reason where `troupe ps` shows it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ops.broker.process import rotate
-from ops.running import Birth, Member
+from ops.running import FAILED, Birth, Member
 from schemas.errors import OperatorError
+from streams.runtime.exits import EXIT_FENCED, EXIT_OPERATOR
 
-_REFUSALS = (1, 2)  # exit codes of a named error and of wrong use: another try would end the same
+_REFUSALS = (1, 2, EXIT_OPERATOR)  # of a named error, of wrong use, and of the coordinator: another try ends the same
 _POLL_S = 0.05
 _TAIL_BYTES = 8000
 
@@ -29,13 +32,16 @@ _TAIL_BYTES = 8000
 class Restarts:
     """How ends are answered: pauses in seconds, and how many crashes while the system starts are an error.
 
-    A process that ran for `healthy_s` begins again with the shortest pause.
+    A process that ran for `healthy_s` begins again with the shortest pause. refusals: how often in a row it may end with
+    EXIT_OPERATOR in a system that was ready until it is left alone; an end after `sound_s` begins a new row.
     """
 
     pause_s_initial: float = 0.2
     pause_s_max: float = 5.0
     healthy_s: float = 10.0
     first_ends: int = 3
+    refusals: int = 5
+    sound_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class Child:
         self._log_start = 0
         self._ready = asyncio.Event()
         self._ends = 0
+        self._refusals = 0
+        self._why = ""
         self._settled = False
         self._loop = asyncio.create_task(self._keep_running(), name=f"child {spec.role}")
 
@@ -87,7 +95,9 @@ class Child:
 
     def member(self) -> Member | None:
         """The process as others see it, None before its first start."""
-        return None if self._birth is None else Member(role=self.spec.role, birth=self._birth, state=self._state)
+        if self._birth is None:
+            return None
+        return Member(role=self.spec.role, birth=self._birth, state=self._state, why=self._why)
 
     async def stop(self) -> None:
         """End it for good: asked first, killed after its grace."""
@@ -116,12 +126,30 @@ class Child:
             self._ends += 1
             if not self._settled and (code in _REFUSALS or self._ends >= self._restarts.first_ends):
                 raise failure(f"{self.spec.role} {how} while starting", self.spec.log_file, self._log_start)
-            if time.monotonic() - begun >= self._restarts.healthy_s:
+            ran_s = time.monotonic() - begun
+            if ran_s >= self._restarts.healthy_s:
                 pause_s = self._restarts.pause_s_initial
+            if self._gives_up(code, ran_s):
+                await self._leave_alone(how)
             self._tell(f"{self.spec.role} {how}; it is started again in {pause_s:g} s")
             self._to("restarting")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, self._restarts.pause_s_max)
+
+    def _gives_up(self, code: int | None, ran_s: float) -> bool:
+        # Two that bear one name fence each other as often as they tell; that is one row.
+        if code not in (EXIT_OPERATOR, EXIT_FENCED) or ran_s >= self._restarts.sound_s:
+            self._refusals = 0
+        self._refusals += code == EXIT_OPERATOR
+        return self._refusals >= self._restarts.refusals
+
+    async def _leave_alone(self, how: str) -> None:
+        """Say why, and wait for the end of the system; the others go on."""
+        error = failure(f"{self.spec.role} {how}, {self._refusals} times by now", self.spec.log_file, self._log_start)
+        self._why = f"{error}. {error.hint}"
+        self._tell(f"{self._why}. It is not started again; when that is done: `troupe down` and `troupe up`")
+        self._to(FAILED)
+        await asyncio.Event().wait()
 
     async def _run_once(self) -> tuple[int | None, str]:
         """Start it and stay until it has ended; returns its exit code and words for it."""
@@ -177,6 +205,7 @@ def failure(what: str, log_file: Path, start: int) -> OperatorError:
     """The error for a process that failed, in the last words that it wrote to its log after byte `start`."""
     lines = tail(log_file, start)
     hints = [line.removeprefix("Hint: ") for line in lines if line.startswith("Hint: ")]
+    hints = hints or [hint for line in lines if (hint := str(_fields(line).get("hint", "")))]
     return OperatorError(f"{what}: {_last_words(lines)}", hint=hints[-1] if hints else f"read {log_file}")
 
 
@@ -189,15 +218,20 @@ def _last_words(lines: list[str]) -> str:
 
 
 def _logged_error(line: str) -> str:
-    try:
-        fields = json.loads(line)
-    except ValueError:
-        return ""
-    if not isinstance(fields, dict) or fields.get("level") not in ("error", "critical"):
+    fields = _fields(line)
+    if fields.get("level") not in ("error", "critical"):
         return ""
     error = fields.get("error")
     why = error.get("message") if isinstance(error, dict) else error or fields.get("why")
     return f"{fields.get('event')}: {why}" if why else str(fields.get("event"))
+
+
+def _fields(line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def tail(log_file: Path, start: int = 0) -> list[str]:

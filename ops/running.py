@@ -20,6 +20,9 @@ from schemas.errors import OperatorError
 
 _SAME_BIRTH_S = 1.0
 
+FAILED = "failed"
+"""State of a role that is not started again, because somebody must change something first."""
+
 
 class Birth(BaseModel):
     """A process that cannot be mistaken for a later one with its id: creation time in seconds since the epoch."""
@@ -48,7 +51,10 @@ class Birth(BaseModel):
 
 
 class Member(BaseModel):
-    """One process of a system: `state` is starting, running or restarting; `addresses` are HOST:PORT."""
+    """One process of a system: `state` is starting, running, restarting or failed; `addresses` are HOST:PORT.
+
+    why: of a failed one, what it said and what to do.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,11 +62,12 @@ class Member(BaseModel):
     birth: Birth
     state: str
     addresses: tuple[str, ...] = ()
+    why: str = ""
 
     def current_state(self) -> str:
         """The state as it is now, not as it was last written."""
         ended = self.birth.process() is None
-        return "ended" if ended and self.state != "restarting" else self.state
+        return "ended" if ended and self.state not in ("restarting", FAILED) else self.state
 
 
 class Entry(BaseModel):

@@ -87,7 +87,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop all in reverse order, each within its own limit, and forget the system."""
         try:
-            hosts = [child for child in self._children if child.spec.role != "coordinator"]
+            hosts = [child for child in self._children if not child.spec.role.startswith("coordinator")]
             await asyncio.gather(*(child.stop() for child in hosts))
             await asyncio.gather(*(child.stop() for child in self._children))
             if self._broker_watch is not None:

@@ -108,7 +108,8 @@ class Codec(Generic[M]):
 
     def _unknown_frame(self, data: bytes) -> DecodeError | UnknownSchemaId:
         if len(data) < _FRAME_BYTES or data[0] != 0:
-            return DecodeError(f"{self.subject}: no schema frame, the value begins with 0x{data[:_FRAME_BYTES].hex()}")
+            found = f"the value begins with {data[:_FRAME_BYTES]!r}" if data else "the value is empty"
+            return DecodeError(f"{self.subject}: no schema frame (a zero and the schema's id in four bytes), {found}")
         return UnknownSchemaId(_FRAME.unpack(data[:_FRAME_BYTES])[1], self.subject)
 
 

@@ -3,7 +3,8 @@
 A value on `tasks.requests` that begins with `{` is read here and becomes the fields of a `TaskCommand`. JSON is
 looser than Avro, and what a lenient reader repairs silently two readers repair differently; so a key given twice, a
 number that is none, or a string where a number belongs is refused with the path of the field. What we do not know is
-kept: it goes to `metadata.extra`.
+kept: it goes to `metadata.extra`. Objects may also be given as text, as the Avro records carry them, so that a record
+that some tool printed as JSON can be submitted again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 import types
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -29,7 +31,7 @@ ALIASES = {"input_data": "payload", "task_data": "payload", "task_type": "type",
 """Other names of fields, from the dialects."""
 
 JSON_FIELDS = ("payload", "context", "metadata")
-"""Fields given as JSON objects and carried as canonical JSON text."""
+"""Fields given as JSON objects, or as text that holds one, and carried as canonical JSON text."""
 
 INSTANT_FIELDS = ("occurred_at", "not_before")
 """Fields given as ISO 8601 or integer microseconds and carried as the latter."""
@@ -43,6 +45,7 @@ _RETRY_ALIASES = {
 _RETRY_POLICIES = {"A": POLICY_A, "B": POLICY_B}
 _MAX_DEPTH = 64  # levels of nesting; every later reader of the payload recurses over it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CHOSEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # `~` joins the parts of ids that we derive
 
 
 def parse_request(value: bytes, position: str, max_record_bytes: int = 1_000_000) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def parse_request(value: bytes, position: str, max_record_bytes: int = 1_000_000
     command = {name: _converted(name, given) for name, given in fields.items()}
     command.setdefault("kind", CommandKind.SUBMIT.value)
     command.setdefault("task_id", str(uuid5(NAMESPACE_URL, f"troupe:{position}")))
+    _check_chosen(command)
     return command
 
 
@@ -69,21 +73,23 @@ def parse_request(value: bytes, position: str, max_record_bytes: int = 1_000_000
 
 def _load(value: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(
-            value.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_float=_finite,
-            parse_constant=_finite,
-        )
+        text = value.decode("utf-8")
     except UnicodeDecodeError as wrong:
         raise DecodeError(f"JSON request: not UTF-8 at byte {wrong.start}") from wrong
-    except RecursionError as wrong:
-        raise DecodeError(f"JSON request: nested more than {_MAX_DEPTH} levels deep") from wrong
-    except ValueError as wrong:
-        raise DecodeError(f"JSON request: {wrong}") from wrong
+    found = _parsed("JSON request", text)
     if not isinstance(found, dict):
         raise DecodeError("JSON request: expected one object")
-    _check_tree(found)
+    return found
+
+
+def _parsed(path: str, text: str) -> Any:
+    try:
+        found = json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as wrong:
+        raise DecodeError(f"{path}: nested more than {_MAX_DEPTH} levels deep") from wrong
+    except ValueError as wrong:
+        raise DecodeError(f"{path}: {wrong}") from wrong
+    _check_tree(path, found)
     return found
 
 
@@ -102,13 +108,13 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check_tree(root: dict[str, Any]) -> None:
+def _check_tree(path: str, root: Any) -> None:
     """Refuse depth, and text that has no UTF-8 form (half of a surrogate pair, written as an escape)."""
     waiting: list[tuple[Any, int]] = [(root, 1)]
     while waiting:
         value, depth = waiting.pop()
         if depth > _MAX_DEPTH:
-            raise DecodeError(f"JSON request: nested more than {_MAX_DEPTH} levels deep")
+            raise DecodeError(f"{path}: nested more than {_MAX_DEPTH} levels deep")
         if isinstance(value, dict):
             waiting.extend((child, depth + 1) for pair in value.items() for child in pair)
         elif isinstance(value, list):
@@ -117,7 +123,7 @@ def _check_tree(root: dict[str, Any]) -> None:
             try:
                 value.encode("utf-8")
             except UnicodeEncodeError as wrong:
-                raise DecodeError(f"JSON request: {value!r} is not valid text") from wrong
+                raise DecodeError(f"{path}: {value!r} is not valid text") from wrong
 
 
 # --- object -> fields of the command
@@ -152,9 +158,18 @@ def _converted(name: str, value: Any) -> Any:
 
 
 def _object(path: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
+    found = _parsed(path, value) if path in JSON_FIELDS and isinstance(value, str) and value[:1] == "{" else value
+    if not isinstance(found, dict):
         raise DecodeError(f"{path}: expected an object, not {_shown(value)}")
-    return value
+    return found
+
+
+def _check_chosen(command: dict[str, Any]) -> None:
+    """An id that a submit brings is its client's choice, but that of a redrive is derived from the first task's."""
+    chosen = command["kind"] == CommandKind.SUBMIT.value and "redrive_of" not in command
+    if chosen and not _CHOSEN_ID.fullmatch(command["task_id"]):
+        shown = _shown(command["task_id"])
+        raise DecodeError(f"task_id: 1 to 128 letters, digits, dots, underscores and hyphens, not {shown}")
 
 
 def _instant(path: str, text: str) -> int:

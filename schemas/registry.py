@@ -94,6 +94,15 @@ class SchemaView:
         known = sorted(self._versions.get(subject, {}).items())
         return {version.schema_id: version.schema for _, version in known if version.schema is not None}
 
+    def where(self, schema_id: int) -> list[tuple[str, Version]]:
+        """Return (subject, version) of everything stored under an id, deleted ones too, sorted; empty if unknown."""
+        return [
+            (subject, version)
+            for subject, versions in sorted(self._versions.items())
+            for _, version in sorted(versions.items())
+            if version.schema_id == schema_id
+        ]
+
     def id_of(self, subject: str, schema: Mapping[str, Any]) -> int | None:
         """Return the id of exactly this schema under this subject, None if it is not registered there."""
         return next((version.schema_id for version in self._live(subject) if version.schema == schema), None)

@@ -119,7 +119,10 @@ class Actors(Group):
 class Coordinator(Group):
     """The coordinator process: group, batches, commits."""
 
-    instance: str = Field("coordinator-1", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="static member name")
+    instance: str = Field(
+        "coordinator-1", pattern=r"^[A-Za-z0-9._-]{1,120}$", description="static member name; no two may have one"
+    )
+    replicas: int = Field(1, ge=1, le=64, description="coordinators that `up` starts; they share the partitions")
     session_timeout_seconds: float = Field(6.0, gt=0, description="s until a silent coordinator loses its partitions")
     heartbeat_seconds: float = Field(1.0, gt=0, description="s between group heartbeats")
     rebalance_timeout_seconds: float = Field(20.0, gt=0, description="s that members get to join")

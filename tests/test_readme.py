@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CALL = re.compile(r"\btroupe ([a-z]+)(?: ([a-z]+))?((?: [^`#\n|]*)?)")
-GROUPS = {"topics", "topology", "bench"}
+GROUPS = {"topics", "schemas", "topology", "bench"}
 
 
 def calls() -> set[tuple[str, ...]]:

@@ -82,8 +82,16 @@ def iso(instant_us: int) -> str:
 def shown(value: object, limit: int = 80) -> str:
     """A value as short text for a message, with bytes that are no UTF-8 written as escapes."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = text[: limit + 1].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = text[: limit + 1]
+    try:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a pair of surrogates, as JSON can write it
+        text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+class RecordTooLong(ValueError):
+    """A record is over the limit that readers of a data set have."""
 
 
 class DatasetWriter:
@@ -117,7 +125,10 @@ class DatasetWriter:
         self._draft.unlink(missing_ok=True)
 
     def add(self, record: Mapping[str, Any]) -> None:
+        """Write one record. Raises RecordTooLong, and then it is not in the data set."""
         line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        if len(line) > LINE_BYTES_MAX:
+            raise RecordTooLong(f"is longer than {LINE_BYTES_MAX} bytes as a record")
         self._digest.update(line)
         self._file.write(line)
         self._rows += 1

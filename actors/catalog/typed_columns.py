@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from actors.catalog.csv_rows import Row
 from actors.catalog.datasets import iso, micros, shown
+from actors.catalog.rows import Cell
 
 Kind = Literal["int", "float", "str", "bool", "timestamp"]
 Value = int | float | str | bool | None
@@ -86,6 +86,28 @@ class Guess:
         return best if fitting * 3 >= total * 2 else "str"
 
 
+class Guesses:
+    """One guess for each column of `header`, which may grow, but those in `declared`; values in `nulls` say nothing."""
+
+    def __init__(self, header: Sequence[str], declared: Collection[str], nulls: Collection[str]) -> None:
+        self._header, self._declared, self._nulls = header, declared, nulls
+        self._guesses: list[Guess | None] = []
+
+    def see(self, cells: Sequence[Cell]) -> None:
+        """Look at the cells of one row, which are of the first columns."""
+        guesses = self._guesses
+        while len(guesses) < len(cells):
+            guesses.append(None if self._header[len(guesses)] in self._declared else Guess())
+        for guess, cell in zip(guesses, cells, strict=False):
+            if guess is not None and cell is not None and cell not in self._nulls:
+                guess.see(cell)
+
+    def kind(self, place: int) -> Kind:
+        """The kind of a column; text if no value was seen."""
+        guess = self._guesses[place] if place < len(self._guesses) else None
+        return "str" if guess is None else guess.kind
+
+
 @dataclass(slots=True)
 class Columns:
     """How the cells of a row become fields: names after renaming, their kinds, which kinds are guesses."""
@@ -97,13 +119,13 @@ class Columns:
     nulls: frozenset[str]
     failed: dict[str, int] = field(default_factory=dict)
 
-    def record(self, row: Row) -> dict[str, Value] | tuple[str, str, str]:
+    def record(self, cells: Sequence[Cell]) -> dict[str, Value] | tuple[str, str, str]:
         """The record, or field, value and reason of the first cell that is wrong."""
         record: dict[str, Value] = {}
-        for name, kind, text in zip(self.names, self.kinds, row.cells, strict=True):
-            if text in self.nulls:
+        for name, kind, text in zip(self.names, self.kinds, cells, strict=True):
+            if text is None or text in self.nulls:
                 if name in self.required:
-                    return name, shown(text), "is a key field and has no value"
+                    return name, shown(text or ""), "is a key field and has no value"
                 record[name] = None
                 continue
             try:

@@ -113,7 +113,7 @@ class _Host:
         reports, limit = prefix + TASK_REPORTS.name, settings.kafka.request_timeout_seconds
         self._outbox = Outbox(clients.sender, reports, clients.report_partitions, self._settled, failpoints, limit)
         reporter = Reporter(codecs.of(TASK_REPORTS.subject), now_micros, self._outbox.put)
-        self._runner = Runner(_limits(settings), reporter, journal, now_micros, failpoints)
+        self._runner = Runner(Limits.of(settings), reporter, journal, now_micros, failpoints)
         self._inboxes = Inboxes(settings, clients.receiver, clients.group, mailboxes, self._outbox.flushed, failpoints)
         self._intake = Intake(settings, codecs, clients.sender, self._inboxes, self._runner, now_micros, refresh)
         by_agent = {actor.agent_id: float(actor.heartbeat_interval_seconds) for actor in actors}
@@ -222,16 +222,6 @@ async def _closed(closing: Awaitable[None], settings: Settings) -> None:
             await closing
     except TimeoutError:
         structlog.get_logger("actors").warning("client_not_closed")
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        report_after_seconds=settings.actors.report_after_seconds,
-        progress_interval_seconds=settings.actors.progress_interval_seconds,
-        max_starts=settings.actors.max_starts,
-        data_dir=settings.data_dir,
-        sources_root=settings.sources,
-    )
 
 
 def _raise_first(done: Iterable[asyncio.Future[Any]]) -> None:

@@ -15,10 +15,13 @@ from schemas.tasks import TaskState
 
 
 class Ledger:
-    """One entry per task number: submitted, acknowledged, its handler begun, its outcome seen."""
+    """One entry per task number: submitted, sent, acknowledged, its handler begun, its outcome seen.
+
+    `submitted` is the moment that counts: in a closed loop that of sending, in an open one that of the plan.
+    """
 
     def __init__(self, tasks: int) -> None:
-        self.submitted, self.acked, self.began, self.ended = (array("q", bytes(8 * tasks)) for _ in range(4))
+        self.submitted, self.sent, self.acked, self.began, self.ended = (array("q", bytes(8 * tasks)) for _ in range(5))
         self.finished = 0
         self.duplicates = 0
         self.not_completed = 0

@@ -1,4 +1,4 @@
-"""What a throughput run found, as one value: JSON for programs, rows of a table for people."""
+"""What a run found, as one value: JSON for programs, rows of a table for people."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from ops.bench.ledger import Ledger, milliseconds, percentile
 
+SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+
 PerRole = dict[str, float | None]
 
 
@@ -15,22 +17,30 @@ PerRole = dict[str, float | None]
 class Counts:
     """What the ledger says of the measured tasks; rates per second, times in ms, None where nothing was seen.
 
-    Times run from the moment at which a submit was made: ack to the broker's confirmation, handler to the handler's
-    begin, result to the moment at which the submitter has read the outcome.
+    Times run from the moment at which a submit was made, or was planned in an open loop: ack to the broker's
+    confirmation, handler to the handler's begin, result to the moment at which the submitter has read the outcome.
+    rate: of the open loop, None at saturation. late: by how much the submitter itself was behind its plan.
     """
 
     tasks: int
     payload_bytes: int
+    rate: float | None
     accepted_per_s: float
     tasks_per_s: float
     lost: int
     duplicate_results: int
     ack_p50_ms: float | None
     ack_p99_ms: float | None
+    ack_p999_ms: float | None
     handler_p50_ms: float | None
     handler_p99_ms: float | None
+    handler_p999_ms: float | None
     result_p50_ms: float | None
     result_p99_ms: float | None
+    result_p999_ms: float | None
+    late_p50_ms: float | None
+    late_p99_ms: float | None
+    late_p999_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +67,15 @@ class Report:
         """Label and value, as a person reads them."""
         counts = self.counts
         yield "tasks", f"{counts.tasks:,} with {counts.payload_bytes:,} B of payload"
+        if counts.rate is not None:
+            yield "submitted", f"{counts.rate:,.0f} tasks/s, an open loop; times are counted from the plan"
         yield "finished", f"{counts.tasks_per_s:,.0f} tasks/s"
         yield "accepted", f"{counts.accepted_per_s:,.0f} tasks/s"
         yield "lost, duplicate results", f"{counts.lost}, {counts.duplicate_results}"
         for what in ("ack", "handler", "result"):
-            median, tail = getattr(counts, f"{what}_p50_ms"), getattr(counts, f"{what}_p99_ms")
-            yield f"submit to {what}, p50 / p99", f"{_text(median)} / {_text(tail)} ms"
+            yield f"submit to {what}, p50 / p99 / p99.9", _times(counts, what)
+        if counts.rate is not None:
+            yield "submitter behind its plan, p50 / p99 / p99.9", _times(counts, "late")
         for role, cost in self.cpu_us_per_task.items():
             yield f"{role}: CPU per task, peak memory", f"{_text(cost)} us, {_text(self.rss_mb[role])} MiB"
         yield "log per task", f"{_text(self.log_bytes_per_task)} B"
@@ -72,7 +85,7 @@ class Report:
         yield "versions", ", ".join(f"{name} {value}" for name, value in self.versions.items() if value)
 
 
-def counts(ledger: Ledger, numbers: range, payload_bytes: int) -> Counts:
+def counts(ledger: Ledger, numbers: range, payload_bytes: int, rate: float | None = None) -> Counts:
     """Judge the measured tasks of a ledger. Duplicates are counted over the whole run, warm-up too."""
     begin = min((at for n in numbers if (at := ledger.submitted[n])), default=0)
     last_ack = max((ledger.acked[n] for n in numbers), default=0)
@@ -82,20 +95,18 @@ def counts(ledger: Ledger, numbers: range, payload_bytes: int) -> Counts:
         "ack": milliseconds(ledger.submitted, ledger.acked, numbers),
         "handler": milliseconds(ledger.submitted, ledger.began, numbers),
         "result": milliseconds(ledger.submitted, ledger.ended, numbers),
+        "late": milliseconds(ledger.submitted, ledger.sent, numbers),
     }
+    found = {f"{what}_{name}_ms": _ms(each, share) for what, each in times.items() for name, share in SHARES.items()}
     return Counts(
         tasks=len(numbers),
         payload_bytes=payload_bytes,
+        rate=rate,
         accepted_per_s=_rate(ledger.accepted(numbers), begin, last_ack),
         tasks_per_s=_rate(finished, begin, last_end),
         lost=ledger.lost(numbers),
         duplicate_results=ledger.duplicates,
-        ack_p50_ms=_ms(times["ack"], 0.5),
-        ack_p99_ms=_ms(times["ack"], 0.99),
-        handler_p50_ms=_ms(times["handler"], 0.5),
-        handler_p99_ms=_ms(times["handler"], 0.99),
-        result_p50_ms=_ms(times["result"], 0.5),
-        result_p99_ms=_ms(times["result"], 0.99),
+        **found,
     )
 
 
@@ -106,6 +117,10 @@ def _rate(count: int, begin: int, end: int) -> float:
 def _ms(ordered: list[float], share: float) -> float | None:
     found = percentile(ordered, share)
     return None if found is None else round(found, 2)
+
+
+def _times(counts: Counts, what: str) -> str:
+    return " / ".join(_text(getattr(counts, f"{what}_{name}_ms")) for name in SHARES) + " ms"
 
 
 def _text(value: float | None) -> str:

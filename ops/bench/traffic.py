@@ -1,4 +1,4 @@
-"""Submits tasks as fast as their outcomes come back, and reads the outcomes: the closed loop of a throughput run.
+"""Submits tasks as fast as their outcomes come back: the closed loop of a throughput run; and reads outcomes, for any run.
 
 The client is often the bottleneck of such a measurement, so it hands whole batches to the producer (one future per
 batch instead of one per record, and no waking of every sender at each finished batch), and reads without a group.
@@ -67,7 +67,7 @@ class Submitter:
         filling: dict[int, tuple[Any, list[int]]] = {}
         for number in numbers:
             command = self._work.command(number)
-            ledger.submitted[number] = command.occurred_at
+            ledger.submitted[number] = ledger.sent[number] = command.occurred_at
             partition = home(command.task_id, self._partitions)
             record = {
                 "key": command.task_id.encode(),
@@ -166,7 +166,7 @@ async def consuming(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     kafka = settings.kafka
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka.bootstrap_servers, enable_auto_commit=False, auto_offset_reset="earliest",
-        max_partition_fetch_bytes=4 * BATCH_BYTES,
+        max_partition_fetch_bytes=4 * BATCH_BYTES, fetch_max_wait_ms=_POLL_MS,
     )  # fmt: skip
     async with _started(consumer, kafka.bootstrap_servers):
         consumer.assign(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import uuid
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ops.bench import agents
+from ops.bench.agents import write_agents
+from ops.bench.measure import Options, measure
+from ops.bench.pace import punctual_loop
 from ops.bench.pyspy import self_time
-from ops.bench.throughput import Options, throughput
+from ops.bench.report import Report
 from ops.bench.work import LEAST_PAYLOAD_BYTES
 from ops.broker.jars import JarCache, ensure_jars
 from ops.broker.java import Flavour
+from ops.cli.errors import WrongUse
 from ops.cli.options import AsJson, Broker, Config, Data, Sets, settings_of
 from ops.cli.show import print_json, print_table, say
 from ops.cli.up import plan_of
@@ -27,9 +31,12 @@ from ops.logs import quiet_libraries
 from ops.supervise import Plan
 from schemas.settings import Settings
 
-AGENTS_FILE = Path(agents.__file__)
 _LARGEST_PAYLOAD_BYTES = 900_000
 _TOP = 20
+_WARMUP_IN_FLIGHT = 500
+
+Start = tuple[Path | None, str | None, Path | None, list[str] | None, Flavour]
+"""--data, --broker, --config, --set and --jvm of a run."""
 
 Tasks = Annotated[int, typer.Option("--tasks", min=1, help="Tasks to measure.")]
 PayloadBytes = Annotated[
@@ -39,6 +46,10 @@ PayloadBytes = Annotated[
 InFlight = Annotated[int, typer.Option("--in-flight", min=1, help="Tasks without an outcome at any time.")]
 Warmup = Annotated[int, typer.Option("--warmup", min=0, help="Tasks before, not measured.")]
 Jvm = Annotated[Flavour, typer.Option("--jvm", help="How the embedded Kafka's Java is set up.")]
+Rate = Annotated[float, typer.Option("--rate", min=0.1, max=100_000, help="Tasks per second, come what may.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0.1, max=86_400, help="How long to measure.")]
+HandlerMs = Annotated[float, typer.Option("--handler-ms", min=0, help="Each handler sleeps so long.")]
+HandlerCpuMs = Annotated[float, typer.Option("--handler-cpu-ms", min=0, help="Each handler computes so long.")]
 Profile = Annotated[Path | None, typer.Option("--profile", metavar="FILE", help="Profile the coordinator with py-spy.")]
 Stall = Annotated[float, typer.Option("--stall-seconds", min=1, help="Without any outcome so long, it is over.")]
 
@@ -56,6 +67,8 @@ def throughput_verb(
     payload_bytes: PayloadBytes = 1024,
     in_flight: InFlight = 2000,
     warmup: Warmup = 2000,
+    handler_ms: HandlerMs = 0,
+    handler_cpu_ms: HandlerCpuMs = 0,
     jvm: Jvm = "bench",
     profile: Profile = None,
     stall_seconds: Stall = 30.0,
@@ -72,29 +85,71 @@ def throughput_verb(
     Starts a Kafka of its own in a temporary directory, unless --data or --broker say otherwise, then a coordinator and
     18 agents in 6 pools that do nothing. Half of the tasks are routed by pattern, half by capability.
     """
+    options = Options(tasks, payload_bytes, in_flight, warmup, stall_seconds, profile=profile)
+    _run("throughput", options, (data, broker, config, sets, jvm), (handler_ms, handler_cpu_ms), as_json)
+
+
+@app.command("latency")
+def latency_verb(
+    rate: Rate = 200,
+    seconds: Seconds = 20,
+    payload_bytes: PayloadBytes = 1024,
+    warmup: Warmup = 2000,
+    handler_ms: HandlerMs = 0,
+    handler_cpu_ms: HandlerCpuMs = 0,
+    jvm: Jvm = "bench",
+    profile: Profile = None,
+    stall_seconds: Stall = 30.0,
+    data: Data = None,
+    broker: Broker = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """How long a task takes at a given rate: to the broker's confirmation, to its handler, to its result.
+
+    An open loop: every task has its moment in a plan and is timed from that moment, however late it was sent, so that
+    a stall shows in each task that it held up. The exit code is 1 if an accepted task has no outcome.
+    """
+    tasks = max(1, round(rate * seconds))
+    options = Options(tasks, payload_bytes, _WARMUP_IN_FLIGHT, warmup, stall_seconds, rate, profile)
+    _run("latency", options, (data, broker, config, sets, jvm), (handler_ms, handler_cpu_ms), as_json)
+
+
+def _run(title: str, options: Options, start: Start, handler: tuple[float, float], as_json: bool) -> None:
     quiet_libraries()
-    options = Options(tasks, payload_bytes, in_flight, warmup, stall_seconds, profile)
+    if all(handler):
+        raise WrongUse("A handler sleeps or computes, not both", hint="leave out --handler-ms or --handler-cpu-ms")
+    data, broker, config, sets, jvm = start
     run = uuid.uuid4().hex[:8]
     scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
     with scratch as place, _progress() as progress:
-        plan = _plan(settings_of(broker, Path(place), config, sets), run, jvm)
-        bar = progress.add_task("tasks", total=warmup + tasks)
-        report = asyncio.run(throughput(plan, options, run, lambda done: progress.update(bar, completed=done)))
+        agents = write_agents(Path(place).resolve(), *handler)
+        plan = _plan(settings_of(broker, Path(place), config, sets), run, jvm, agents)
+        bar = progress.add_task("tasks", total=options.warmup + options.tasks)
+        report = _measured(plan, options, run, lambda done: progress.update(bar, completed=done))
     if as_json:
         print_json(report.document())
     else:
-        print_table(("", ""), report.rows(), title="throughput")
-    if profile is not None:
-        _show_profile(profile)
+        print_table(("", ""), report.rows(), title=title)
+    if options.profile is not None:
+        _show_profile(options.profile)
     if report.counts.lost:
         say(f"Error: {report.counts.lost} tasks were accepted and have no outcome")
         raise typer.Exit(1)
 
 
-def _plan(settings: Settings, run: str, jvm: Flavour) -> Plan:
+def _measured(plan: Plan, options: Options, run: str, tell: Callable[[int], None]) -> Report:
+    if options.rate is None:
+        return asyncio.run(measure(plan, options, run, tell))
+    with asyncio.Runner(loop_factory=punctual_loop) as runner:
+        return runner.run(measure(plan, options, run, tell))
+
+
+def _plan(settings: Settings, run: str, jvm: Flavour, agents: Path) -> Plan:
     """What `up --only coordinator --agents FILE` would run, on topics of its own and with the chosen Java."""
     kafka = settings.kafka.model_copy(update={"topic_prefix": f"bench-{run}."})
-    plan = plan_of(settings.model_copy(update={"kafka": kafka}), 0, ["coordinator"], [AGENTS_FILE])
+    plan = plan_of(settings.model_copy(update={"kafka": kafka}), 0, ["coordinator"], [agents])
     if plan.broker is None:
         return plan
     ensure_jars(JarCache.default())  # a first download shows its own progress

@@ -24,6 +24,7 @@ class Verbs(LazyGroup):
         "status": Verb("ops.cli.tasks:status", "Show a task with its history and decisions."),
         "agents": Verb("ops.cli.agents:agents", "List the agents."),
         "topics": Verb("ops.cli.topics:app", "List topics, or show their records decoded."),
+        "schemas": Verb("ops.cli.schemas:app", "List the record schemas, or serve them over HTTP."),
         "topology": Verb("ops.cli.topology:app", "Create and check the topics, or print the wiring."),
         "demo": Verb("ops.cli.demo:demo", "A tour: real work on a real Kafka, then nothing is left running."),
         "bench": Verb("ops.cli.bench:app", "Measure."),

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
 import typer
 
+from ops.cli.errors import report
 from ops.cli.lifeline import Lifeline, ReadyFile, end_with_supervisor
 from ops.cli.options import Broker, Config, Data, Sets, settings_of
 from ops.logs import configure_logging
 from ops.roles.coordinator import run_coordinator
+from schemas.errors import OperatorError
+from streams.runtime.exits import EXIT_OPERATOR
+
+Instance = Annotated[
+    str | None,
+    typer.Option("--instance", metavar="NAME", help="Name in the group (coordinator.instance); each needs its own."),
+]
 
 
 def coordinator(
@@ -17,12 +26,19 @@ def coordinator(
     data: Data = None,
     config: Config = None,
     sets: Sets = None,
+    instance: Instance = None,
     ready_file: ReadyFile = None,
     lifeline: Lifeline = False,
 ) -> None:
-    """Run the processors."""
-    settings = settings_of(broker, data, config, sets)
+    """Run the processors. Several may run; they share the partitions."""
+    named = [] if instance is None else [f"coordinator.instance={instance}"]
+    settings = settings_of(broker, data, config, [*(sets or ()), *named])
     configure_logging(settings.monitoring.log_level)
     if lifeline:
         end_with_supervisor(settings.coordinator.stop_seconds)
-    raise typer.Exit(asyncio.run(run_coordinator(settings, ready_file)))
+    try:
+        code = asyncio.run(run_coordinator(settings, ready_file))
+    except OperatorError as error:
+        report(error)
+        code = EXIT_OPERATOR
+    raise typer.Exit(code)

@@ -63,18 +63,28 @@ def with_instance(settings: Settings, embedded: bool) -> Settings:
 def children(
     settings: Settings, environ: Mapping[str, str], only: Iterable[str], agent_files: Sequence[Path]
 ) -> list[ChildSpec]:
-    """The roles of one system: the coordinator, a host of the built-in agents, one host for each file of agents."""
+    """The roles of one system: the coordinators, a host of the built-in agents, one host for each file of agents."""
     wanted = tuple(only)
     found: list[ChildSpec] = []
     if "coordinator" in wanted:
         limit_s = settings.coordinator.stop_seconds + _MARGIN_S
-        found.append(_child("coordinator", ("coordinator",), settings, environ, limit_s))
+        for number in range(1, settings.coordinator.replicas + 1):
+            role = "coordinator" if number == 1 else f"coordinator:{number}"
+            found.append(_child(role, ("coordinator",), _replica(settings, number), environ, limit_s))
     if "actors" in wanted:
         found.append(_host("actors", settings.actors.host, (), settings, environ))
     for file in agent_files:
         host = host_of(file)
         found.append(_host(f"actors:{host}", host, ("--agents", str(file)), settings, environ))
     return found
+
+
+def _replica(settings: Settings, number: int) -> Settings:
+    """Settings of one of several coordinators: each is a member of the group under a name of its own."""
+    if number == 1:
+        return settings
+    named = settings.coordinator.model_copy(update={"instance": f"{settings.coordinator.instance}.{number}"})
+    return settings.model_copy(update={"coordinator": named})
 
 
 def _host(

@@ -35,6 +35,9 @@ def ps(data: Data = None, as_json: AsJson = False) -> None:
     else:
         rows = [(each["role"], each["pid"], each["state"], ", ".join(each["addresses"])) for each in processes]
         print_table(("role", "pid", "state", "addresses"), rows, title=str(entry.data))
+        for each in processes:
+            if "why" in each:
+                say(f"{each['why']}. Then `troupe down` and `troupe up`.")
 
 
 def down(data: Data = None, timeout: Timeout = 60.0, as_json: AsJson = False) -> None:
@@ -64,7 +67,7 @@ def _stop(entry: Entry, limit_s: float) -> list[str]:
     _end(supervisors, limit_s)
     # A killed supervisor leaves its children to their lifelines; what is still here after that is ended by hand.
     _end([member for member in alive if member.role.startswith("actors")], _KILL_S)
-    _end([member for member in alive if member.role == "coordinator"], _KILL_S)
+    _end([member for member in alive if member.role.startswith("coordinator")], _KILL_S)
     kafka = entry.data / "kafka"
     if any(member.role == "broker" for member in alive) and kafka.is_dir():
         asyncio.run(LocalKafka(BrokerOptions(kafka)).stop())

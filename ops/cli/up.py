@@ -92,6 +92,7 @@ def document(entry: Entry) -> dict[str, Any]:
                 "pid": member.birth.pid,
                 "state": member.current_state(),
                 "addresses": list(member.addresses),
+                **({"why": member.why} if member.why else {}),
             }
             for member in entry.members
         ],

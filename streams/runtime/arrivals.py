@@ -48,13 +48,14 @@ class Arrivals:
                 record,
             )
             try:
-                arrivals.append(self._decoded(delivery))
+                arrivals.append(self.decoded(delivery))
             except UnknownSchemaId as unknown:
                 await self._schemas.refresh_schemas(unknown.schema_id)
-                arrivals.append(self._decoded(delivery, is_last_try=True))
+                arrivals.append(self.decoded(delivery, is_last_try=True))
         return arrivals
 
-    def _decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:
+    def decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:
+        """A delivered record, decoded. Raises UnknownSchemaId, but at the last try, when that is the record's failure."""
         is_copy = delivery.topic.name == self._copies
         source = None
         try:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import structlog
@@ -19,15 +20,18 @@ from schemas.topics import Topic
 from streams.processor import ProcessorSpec
 from streams.runtime.checks import refuse_unsound_topics
 from streams.runtime.delivered import Chunk
-from streams.runtime.exits import EXIT_BUG, EXIT_KAFKA, EXIT_STOP_TIMEOUT
+from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR, EXIT_STOP_TIMEOUT
 from streams.runtime.faust_app import App, BatchStream, Table, Tables
-from streams.runtime.faust_consumer import Hooks
+from streams.runtime.faust_thread import Hooks, Replaced
 from streams.runtime.kafka import Make, Runner
 from streams.runtime.views import CompactedViews
 from streams.runtime.wakes import Clock
 from streams.runtime.wire import Wire
 
 log = structlog.get_logger("coordinator")
+
+ASK_SECONDS = 1.0
+"""How long a stop may take to learn from the group why it is one."""
 
 
 class Coordinator:
@@ -92,7 +96,7 @@ class Coordinator:
             producer_max_batch_size=2 * self._settings.limits.max_wrapped_bytes,
         )
         app.hooks = Hooks(
-            group_error=lambda error: self.die(EXIT_KAFKA, f"group error: {error!r}"),
+            group_error=self._group_error,
             start_offsets=self._positioned,
             committed=lambda: self._failpoints.hit("committed"),
             deliver=self._deliver,
@@ -106,6 +110,18 @@ class Coordinator:
         return app
 
     # --- what the app tells
+
+    def _group_error(self, error: BaseException) -> None:
+        name = self._settings.coordinator.instance
+        if not isinstance(error, Replaced):
+            self.die(EXIT_KAFKA, f"group error: {error!r}")
+        if error.silent_s > self._settings.coordinator.session_timeout_seconds:
+            self.die(EXIT_FENCED, f"{error}; another may own our partitions by now")
+        self.die(
+            EXIT_OPERATOR,
+            f"another coordinator named '{name}' has joined the group and taken our place; each needs a name of its own",
+            hint="set coordinator.instance to another name for one of them (`--instance NAME`)",
+        )
 
     def _positioned(self, starts: Mapping[Any, int]) -> None:
         for runner in self._runners:
@@ -129,9 +145,16 @@ class Coordinator:
         """Look for a schema that is not known yet."""
         await self._admit_schemas(schema_id)
 
-    def die(self, code: int, why: str) -> NoReturn:
+    async def fenced(self, why: str) -> NoReturn:
+        """Stop because somebody else wrote to our changelog. If it bears our name, the group says so when asked."""
+        with suppress(Exception):
+            async with asyncio.timeout(ASK_SECONDS):
+                await self._app.consumer._thread.beat()
+        self.die(EXIT_FENCED, why)
+
+    def die(self, code: int, why: str, hint: str = "") -> NoReturn:
         """Stop at once, without a commit; the supervisor starts the process again."""
-        log.error("coordinator_stopped", code=code, why=why)
+        log.error("coordinator_stopped", code=code, why=why, **({"hint": hint} if hint else {}))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

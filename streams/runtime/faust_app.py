@@ -15,7 +15,8 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 
-from streams.runtime.faust_consumer import Consumer, Hooks
+from streams.runtime.faust_consumer import Consumer
+from streams.runtime.faust_thread import Hooks
 from streams.runtime.store import ChangelogStore
 
 

@@ -1,7 +1,7 @@
-"""Fetching and committing under Faust: what closes the holes around seeks, rebalances and commits in its consumer.
+"""Delivering and committing under Faust: inputs in chunks, commits in delivery order.
 
-Faust fetches in a thread of its own and delivers in the main loop. Between the two, records could be lost around a seek and
-committed before their work was done; the classes here say which hole each method closes.
+Faust's own path per record is slow, and it commits records before their work is done around rebalances and gaps; each method
+here says what it replaces.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Generator, Mapping
 from typing import Any
 
 import mode
@@ -19,8 +18,8 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from mode.utils.futures import notify
 
-from schemas.changelog import ChangelogHeader
 from streams.runtime.delivered import Chunk
+from streams.runtime.faust_thread import ConsumerThread, Taken
 
 log = structlog.get_logger("faust")
 
@@ -29,28 +28,6 @@ _FETCH_SECONDS = 1.0
 
 _FULL_SECONDS = 0.005
 """Between looks whether the loop has taken some of what was delivered."""
-
-
-@dataclass(slots=True)
-class Hooks:
-    """What the app tells its owner; set before the app starts.
-
-    deliver: takes a chunk of an input topic; queued: records delivered and not yet taken, of which there are at most
-    `queued_records` before fetching waits.
-    """
-
-    group_error: Callable[[BaseException], None]
-    start_offsets: Callable[[Mapping[Any, int]], None]
-    committed: Callable[[], None]
-    deliver: Callable[[str, Chunk], None]
-    queued: Callable[[], int]
-    decode_header: Callable[[bytes], ChangelogHeader]
-    fetch_min_bytes: int = 1
-    fetch_max_wait_ms: int = 500
-    max_partition_fetch_bytes: int = 8 * 1024 * 1024
-    max_request_bytes: int = 8 * 1024 * 1024
-    queued_records: int = 20_000
-    heartbeat_at: float = field(default_factory=time.monotonic)
 
 
 class _Rest:
@@ -78,130 +55,6 @@ class _Rest:
 
 async def _finish(rest: Awaitable[Any]) -> Any:
     return await rest
-
-
-class _Live:
-    """The main loop's set of active partitions, read while a fetch waits.
-
-    Faust hands over the set itself; pausing its last partition empties it, which aiokafka takes for "all partitions",
-    and the records taken then are dropped as not active. An object that only answers `in` means what it says.
-    """
-
-    def __init__(self, partitions: Any) -> None:
-        self._partitions = partitions
-
-    def __contains__(self, partition: Any) -> bool:
-        return partition in self._partitions
-
-
-class Taken(dict[Any, Any]):
-    """What a fetch took, and the seeks that it knew of."""
-
-    seeks: Counter[Any]
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.seeks = Counter()
-
-
-class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's fetching thread, with fetch settings, and a fetch that a seek overtook given back.
-
-    A fetch waits in the thread for up to a second while seeks pass it in a second worker. What it took counts only if its
-    partition was not sought since the fetch began; else the records go back in the same step in which they were taken.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.seeks: Counter[Any] = Counter()
-        self.last: dict[Any, int] = {}
-        self.given_back = 0
-        super().__init__(*args, **kwargs)
-
-    @property
-    def _hooks(self) -> Hooks:
-        hooks: Hooks = self.consumer.app.hooks
-        return hooks
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)  # Faust fixes these at 1500 ms and 1 byte
-        consumer._fetch_min_bytes = self._hooks.fetch_min_bytes
-        consumer._fetch_max_wait_ms = self._hooks.fetch_max_wait_ms
-        consumer._max_partition_fetch_bytes = self._hooks.max_partition_fetch_bytes
-        return consumer
-
-    async def _fetch_records(
-        self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
-    ) -> Taken:
-        before = self.seeks.copy()
-        live = None if active_partitions is None else _Live(active_partitions)
-        taken = Taken(await super()._fetch_records(consumer, live, timeout, max_records))
-        for partition in [tp for tp in taken if self.seeks[tp] != before[tp]]:  # no await since they were taken
-            first = taken.pop(partition)[0].offset
-            self.given_back += 1
-            if partition in consumer.assignment():
-                consumer.seek(partition, first)
-        self.last.update((partition, records[-1].offset) for partition, records in taken.items())
-        taken.seeks = before
-        return taken
-
-    def _sought(self, partitions: Iterable[Any]) -> None:
-        for partition in list(partitions):
-            self.seeks[partition] += 1
-            self.last.pop(partition, None)
-
-    async def on_start(self) -> None:
-        await super().on_start()
-        self._listen_for_heartbeats(self._consumer._coordinator)
-
-    def _listen_for_heartbeats(self, coordinator: Any) -> None:
-        """Remember when the group last heard of us: after a pause a process must know that it may be a zombie."""
-        send = coordinator._do_heartbeat
-
-        async def beat() -> Any:
-            heard = await send()
-            if heard:
-                self._hooks.heartbeat_at = time.monotonic()
-            return heard
-
-        coordinator._do_heartbeat = beat
-
-    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
-        self._hooks.heartbeat_at = time.monotonic()
-        self._sought(assigned)
-        await super().on_partitions_assigned(assigned, generation_id)
-
-    async def _seek_wait(self, consumer: Any, partitions: Any) -> None:
-        self._sought(partitions)
-        await super()._seek_wait(consumer, partitions)
-
-    async def seek_to_committed(self) -> Any:
-        return await self.call_thread(self._seek_inputs)
-
-    async def _seek_inputs(self) -> dict[Any, int]:
-        """All inputs in one step, to their commit or the log's start, whichever is later.
-
-        aiokafka seeks one by one, and only to a commit above 0; elsewhere the position would stay where a fetch between
-        the join and the pause had come to, and those records would be skipped.
-        """
-        consumer = self._ensure_consumer()
-        inputs = [tp for tp in self.assignment() if not self.consumer._is_changelog_tp(tp)]
-        starts = await consumer.beginning_offsets(inputs) if inputs else {}
-        wanted = {tp: max(await consumer.committed(tp) or 0, starts.get(tp) or 0) for tp in inputs}
-        self._sought(wanted)
-        for partition, offset in wanted.items():
-            consumer.seek(partition, offset)
-        return wanted
-
-    async def reached(self, *partitions: Any) -> dict[Any, tuple[int, int]]:
-        """(position, last record taken); a marker of a user's transaction moves only the first."""
-
-        async def ask() -> dict[Any, tuple[int, int]]:
-            consumer = self._ensure_consumer()
-            assigned = consumer.assignment()
-            return {tp: (await consumer.position(tp), self.last.get(tp, -1)) for tp in partitions if tp in assigned}
-
-        answer: dict[Any, tuple[int, int]] = await self.call_thread(ask)
-        return answer
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]

@@ -27,17 +27,16 @@ from streams.processor import Processor, ProcessorSpec, Share
 from streams.runtime.arrivals import Arrivals, Schemas
 from streams.runtime.batch import run_batch
 from streams.runtime.delivered import Delivered
-from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA
+from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR
 from streams.runtime.faust_app import App, BatchStream
 from streams.runtime.outbox import Outbox, acked, build
 from streams.runtime.owner import Owner
-from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition, size_of
+from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition
+from streams.runtime.replay import Leaving, claims, let_leave
 from streams.runtime.store import (
-    FINISHED_HEADER,
     OFFSET_KEY,
     ChangelogStore,
     drop_row,
-    expiry_bytes,
     finished_row,
     leaving,
     open_rows,
@@ -51,16 +50,17 @@ from streams.runtime.wire import Wire
 
 log = structlog.get_logger("coordinator")
 
-FOR_EVER = 1 << 62
-
 Make = Callable[[Share], Processor[Any]]
 
 
 class Host(Schemas, Protocol):
     """What a runner needs of its process."""
 
-    def die(self, code: int, why: str) -> NoReturn:
+    def die(self, code: int, why: str, hint: str = "") -> NoReturn:
         """Stop at once; nothing is committed past this point."""
+
+    async def fenced(self, why: str) -> NoReturn:
+        """Stop because somebody else wrote to our changelog; says so if it bears our name."""
 
 
 class Runner:
@@ -177,8 +177,8 @@ class Runner:
         )
 
     async def _load(self, owner: Owner, store: ChangelogStore, number: int, ahead: int) -> Partition:
-        if store.replays[number].pending:
-            raise ValueError(f"the changelog of {self.spec.name}.{number} ends without a header row")
+        replay = store.replay(number)
+        replay.lose(replay.history.rest())
         database = store._db_for_partition(number)
         stored = database.get(HEADER_KEY)
         header = None if stored is None else self._header_codec.decode(stored)
@@ -196,37 +196,26 @@ class Runner:
         for place, name in places.items():
             reached = partition.inputs.get(name, -1)
             if reached >= (ends.get(place) or 0):
-                raise ValueError(
-                    f"{place.topic}.{place.partition} ends at {ends.get(place)}, but its effects up to {reached} are in the"
-                    f" table {self.spec.name}: the topic was made anew; delete the changelog too, or use a new prefix"
+                self._host.die(
+                    EXIT_OPERATOR,
+                    f"{place.topic}.{place.partition} ends at {ends.get(place)}, but its records up to {reached} are done"
+                    f" in {self._changelog}: the topic was emptied or made anew",
+                    hint=f"restore {place.topic}, or start over under another kafka.topic_prefix",
                 )
 
     async def _claim(self, owner: Owner, store: ChangelogStore, partition: Partition) -> None:
-        """Our first append, before any record is stepped: a header, and the winners over strays.
-
-        Acked where expected it proves that what was recovered is complete, and it makes a stray of whatever another
-        writer still holds.
-        """
-        replay = store.replays.pop(partition.number, None)
-        losers = sorted(replay.losers - {HEADER_KEY}) if replay else []
-        database = store._db_for_partition(partition.number)
-        part = Part(notes=list(partition.notes.values()))
-        for key in losers:
-            record = self._winner(owner, database, key)
-            if part.records and part.size + size_of(record) > self._settings.coordinator.batch_bytes:
-                await self._record(owner, {partition.number: part}, hold=replay.hold if replay else None)
-                part = Part(notes=list(partition.notes.values()))
-            part.add(record)
-        await self._record(owner, {partition.number: part})
-        if replay and replay.strays:
-            log.warning("strays_ignored", processor=self.spec.name, partition=partition.number, batches=replay.strays)
-
-    def _winner(self, owner: Owner, database: Any, key: bytes) -> ChangelogRecord:
-        value, finished = stored_row(database, key)
-        if value is None or not finished:
-            return ChangelogRecord(key, value)
-        expires = owner.processor.expires(self._row_codec.decode(value)) or 0
-        return ChangelogRecord(key, value, ((FINISHED_HEADER, expiry_bytes(expires)),))
+        """Append the claim; the store keeps its own offset, or while winners are missing the one before the first stray."""
+        replay, database = store.replay(partition.number), store._db_for_partition(partition.number)
+        batch_bytes = self._settings.coordinator.batch_bytes
+        for part, hold in claims(partition, replay, lambda key: stored_row(database, key), batch_bytes):
+            await self._record(owner, {partition.number: part}, hold)
+        store.replays.pop(partition.number, None)
+        if replay.ignored:
+            log.warning(
+                "strays_ignored", changelog=f"{self._changelog}.{partition.number}", first=(replay.hold or 0) + 1,
+                records=replay.ignored, keys_written_again=len(replay.losers - {HEADER_KEY}),
+                meaning="written by a coordinator that was overtaken, or by something else; nothing of it counts",
+            )  # fmt: skip
 
     # --- the single-writer loop
 
@@ -279,18 +268,14 @@ class Runner:
         if self._emitting is not None:
             await self._emitting  # the outputs of the flush before are acked before the next changelog batch
         if flush.parts:
-            self._let_leave(owner, flush)
+            limits = self._settings
+            let_leave(owner, flush, self._leaving, limits.tasks.keep_finished_rows, limits.coordinator.expire_per_flush)
             await self._record(owner, flush.parts)
         self._emitting = asyncio.ensure_future(self._emit(flush))
 
-    def _let_leave(self, owner: Owner, flush: Flush) -> None:
-        for number, part in flush.parts.items():
-            partition = owner.partitions[number]
-            if part.records and partition.finished:
-                over = partition.finished > self._settings.tasks.keep_finished_rows
-                until = FOR_EVER if over else max(partition.read_at.values(), default=0)
-                database = self.table.data._db_for_partition(number)
-                owner.drop(part, partition, leaving(database, until, self._settings.coordinator.expire_per_flush))
+    def _leaving(self, number: int) -> Leaving:
+        database = self.table.data._db_for_partition(number)
+        return lambda until, limit: leaving(database, until, limit)
 
     async def _record(self, owner: Owner, parts: Mapping[int, Part], hold: int | None = None) -> None:
         """Steps 2 and 3: one Kafka batch per changelog partition, acked where expected; then the local store."""
@@ -311,9 +296,10 @@ class Runner:
         for number, ack in zip(parts, acks, strict=True):
             self._clock.learn(before, time.time(), ack.timestamp if ack.timestamp_type == 1 else 0)
             if ack.offset != expected[number]:
-                self._host.die(
-                    EXIT_FENCED,
-                    f"{self._changelog}.{number}: acked at {ack.offset}, expected {expected[number]}: another writer owns it",
+                await self._host.fenced(
+                    f"{self._changelog}.{number}: acked at {ack.offset}, expected {expected[number]}: another coordinator"
+                    " owns the partition by now, or something else wrote to its changelog; what was just written counts as a"
+                    " stray, the next start reads the changelog again and goes on",
                 )
         for number, part in parts.items():
             self._store(owner.partitions[number], part, headers[number], hold)

@@ -15,6 +15,7 @@ from schemas.changelog import ChangelogHeader, NoteRecord, WakeRecord
 from schemas.codec import Codec
 from schemas.partitioning import home
 from streams.processor import Change, End, EnsureTopic, Event, Note, Processor, Stamp, Views
+from streams.runtime.expiry import FINISHED_HEADER, expiry_bytes
 from streams.runtime.partition import (
     HEADER_ROOM_BYTES,
     Arrival,
@@ -25,7 +26,6 @@ from streams.runtime.partition import (
     size_of,
 )
 from streams.runtime.rule import ENDED, Answer, Counts, Rule
-from streams.runtime.store import FINISHED_HEADER, expiry_bytes
 from streams.runtime.wire import ORIGIN, Encoded, Unreadable, Wire
 
 NOTES_PER_FLUSH = 200

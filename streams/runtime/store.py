@@ -1,41 +1,30 @@
 """The local copy of a table's partition: rows, an index of what is finished, and how a changelog is read back.
 
-A changelog is read in whole batches. A batch ends with its header row, which says at which offset the batch was expected;
-one that lies elsewhere was written by somebody who did not know of everything before it (a *stray*), and its rows, header
-and notes are ignored. The keys that a stray overwrote are kept as `losers`: the next owner appends the winners again,
-because compaction keeps the last record of a key and knows nothing of strays. Until that is acked the stored offset
-stays before the first stray, so that a crash in between does not forget them.
+What counts in a changelog is said in `history.py`, what is to be done about the rest in `replay.py`.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import rocksdict
 from faust.stores.rocksdb import Store as RocksStore
 
-from schemas.changelog import HEADER_KEY, ChangelogHeader
+from schemas.changelog import HEADER_KEY
 from streams.runtime.exits import EXIT_BUG
-
-FINISHED_HEADER = "finished"
-"""Header of a changelog record whose row is finished: when it may leave, 8 bytes of microseconds."""
+from streams.runtime.expiry import TIME as _TIME
+from streams.runtime.expiry import expiry_bytes, expiry_of
+from streams.runtime.history import Closed, DecodeHeader
+from streams.runtime.replay import Replay
 
 OFFSET_KEY: bytes = RocksStore.offset_key
-_TIME = struct.Struct(">Q")
 # Open and finished rows lie under prefixes of their own, so that a takeover scans the open ones only; beside the
 # finished ones lies an index by time, so that the oldest can leave without a scan.
 _OPEN, _DONE, _BY_TIME = b"o", b"f", b"t"
-
-
-def expiry_bytes(expires: int) -> bytes:
-    """The value of the `finished` header."""
-    return _TIME.pack(max(0, expires))
 
 
 def put_row(write: Any, key: bytes, value: bytes, expires: int | None) -> None:
@@ -62,13 +51,12 @@ def finished_row(database: Any, key: bytes) -> tuple[bytes, int] | None:
     return None if value is None else (value[_TIME.size :], _TIME.unpack(value[: _TIME.size])[0])
 
 
-def stored_row(database: Any, key: bytes) -> tuple[bytes | None, bool]:
-    """The value of a row, open or finished, and whether it is finished."""
+def stored_row(database: Any, key: bytes) -> tuple[bytes | None, int | None]:
+    """The value of a row, and when it may leave: None for an open one."""
     value: bytes | None = database.get(_OPEN + key)
     if value is not None:
-        return value, False
-    found = finished_row(database, key)
-    return found and found[0], True
+        return value, None
+    return finished_row(database, key) or (None, None)
 
 
 def open_rows(database: Any) -> Iterator[tuple[bytes, bytes]]:
@@ -103,23 +91,13 @@ def _between(database: Any, first: bytes, end: bytes) -> Iterator[tuple[bytes, b
     yield from database.items(from_key=first, read_opt=options)
 
 
-class Replay:
-    """What one partition's changelog told: batches not yet closed, losers, and the offset to hold back."""
-
-    def __init__(self) -> None:
-        self.pending: list[Any] = []
-        self.losers: set[bytes] = set()
-        self.hold: int | None = None
-        self.strays = 0
-
-
 class ChangelogStore(RocksStore):  # type: ignore[misc]
     """Faust's rocksdb store with recovery in whole batches."""
 
-    def __init__(self, *args: Any, decode_header: Callable[[bytes], ChangelogHeader], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, decode_header: DecodeHeader, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._decode_header = decode_header
-        self.replays: dict[int, Replay] = defaultdict(Replay)
+        self.replays: dict[int, Replay] = {}
 
     def persisted_offset(self, tp: Any) -> int | None:
         """Asked when an assignment begins; recovery restarts there, so what was half read is forgotten."""
@@ -137,45 +115,29 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
             print(f"recovery of {self.table_name} failed: {error!r}", file=sys.stderr, flush=True)
             os._exit(EXIT_BUG)
 
+    def replay(self, partition: int) -> Replay:
+        """What the changelog of a partition told so far."""
+        found = self.replays.get(partition)
+        if found is None:
+            found = self.replays[partition] = Replay(self._decode_header)
+        return found
+
     def apply(self, message: Any) -> None:
         """Take one changelog record; nothing reaches the rows before its header row is read."""
-        replay = self.replays[message.partition]
-        replay.pending.append(message)
-        if message.key == HEADER_KEY:
-            header = self._decode_header(message.value)
-            batch, replay.pending = replay.pending, []
-            self._close(replay, batch, header)
+        replay = self.replay(message.partition)
+        closed = replay.history.take(message)
+        if closed is not None:
+            self._close(replay, closed)
 
-    def _close(self, replay: Replay, batch: list[Any], header: ChangelogHeader) -> None:
-        last = batch[-1]
-        first = last.offset - header.count
-        stray = header.base != first
+    def _close(self, replay: Replay, closed: Closed) -> None:
+        last, offset = closed.last, replay.close(closed)
         database, write = self._db_for_partition(last.partition), rocksdict.WriteBatch(raw_mode=True)
-        for message in batch[:-1]:
-            # Rows before `first` had a header that compaction removed; they were in place, else it would be listed here.
-            if stray and message.offset >= first:
-                replay.losers.add(message.key)
-                continue
-            replay.losers.discard(message.key)
+        if closed.header is not None:
+            write.put(HEADER_KEY, last.value)
+        for message in closed.rows:
             if message.value is None:
                 drop_row(write, message.key)
             else:
                 put_row(write, message.key, message.value, expiry_of(message.headers))
-        if stray:
-            replay.strays += 1
-            replay.losers.add(HEADER_KEY)
-            replay.hold = first - 1 if replay.hold is None else replay.hold
-        else:
-            write.put(HEADER_KEY, last.value)
-        write.put(OFFSET_KEY, str(last.offset if replay.hold is None else replay.hold).encode())
+        write.put(OFFSET_KEY, str(offset).encode())
         database.write(write)
-
-
-def expiry_of(headers: Any) -> int | None:
-    """When a changelog record's row may leave, None while it is open."""
-    pairs = headers.items() if isinstance(headers, dict) else headers or ()
-    for name, value in pairs:
-        if name == FINISHED_HEADER:
-            expires: int = _TIME.unpack(value)[0]
-            return expires
-    return None

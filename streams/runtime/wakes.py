@@ -57,8 +57,16 @@ def partition_time(partition: Partition, topics: tuple[str, ...], now: int, ends
 class Wakes:
     """Finds the wakes to send for the rows of an owner."""
 
-    def __init__(self, owner: Owner, topics: tuple[str, ...], again_seconds: float) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        topics: tuple[str, ...],
+        again_seconds: float,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`seconds` is the clock by which a wake is asked for again."""
         self._owner = owner
+        self._seconds = seconds
         self._topics = topics
         self._again = again_seconds
 
@@ -89,7 +97,7 @@ class Wakes:
         return found
 
     def _ready(self, now: int) -> Iterator[Wake]:
-        owner, lately = self._owner, time.monotonic() - self._again
+        owner, lately = self._owner, self._seconds() - self._again
         for key in owner.processor.ready(now, owner.views):
             asked = owner.asked.get(key)
             for number, partition in owner.partitions.items():
@@ -98,6 +106,6 @@ class Wakes:
                     continue
                 version: int = getattr(row, "version")  # noqa: B009
                 if asked is None or asked[0] != version or asked[1] < lately:
-                    owner.asked[key] = version, time.monotonic()
+                    owner.asked[key] = version, self._seconds()
                     yield number, key, version
                 break

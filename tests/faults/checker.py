@@ -36,6 +36,7 @@ from streams.processor import ProcessorSpec
 from tests.faults.submitter import Entry
 from topology import troupe
 
+RUNNING = (TaskState.ASSIGNED, TaskState.RUNNING)
 TRANSITIONS = frozenset(list(TaskEventKind)[:11])
 
 
@@ -85,13 +86,19 @@ class Checker:
         self._bad: dict[str, list[str]] = defaultdict(list)
         self._facts: dict[str, Any] = {}
 
+    agents: tuple[str, ...] = ("first", "second")
+
+    async def _all(self, name: str, partitions: int) -> list[Found]:
+        """Every record of a topic, by its real name; where the log lies is all that a run in memory changes."""
+        return await read_all(self._settings.kafka.bootstrap_servers, name, partitions)
+
     async def check(self) -> Report:
         """Read everything and judge."""
         self.events = await self.read(TASK_EVENTS)
         self.results = await self.read(TASK_RESULTS)
         self.letters = await self.read(DEAD_LETTERS)
         self.reports = await self.read(TASK_REPORTS)
-        self.inboxes = [each for name in ("first", "second") for each in await self.read(INBOX, inbox_name(name))]
+        self.inboxes = [each for name in self.agents for each in await self.read(INBOX, inbox_name(name))]
         agent_events = await self.read(AGENT_EVENTS)
         self._outcomes()
         self._versions()
@@ -107,7 +114,7 @@ class Checker:
         """All records of a topic, decoded, by partition and offset."""
         codec = self._codecs.of(topic.subject)
         count = topic.partitions or self._settings.kafka.partitions
-        found = await read_all(self._settings.kafka.bootstrap_servers, self._prefix + (name or topic.name), count)
+        found = await self._all(self._prefix + (name or topic.name), count)
         for each in found:
             each.record = None if each.value is None else codec.decode(each.value)
         return found
@@ -213,8 +220,7 @@ class Checker:
     async def _fold(self, spec: ProcessorSpec) -> Fold:
         fold, pending = Fold(), defaultdict(list)
         rows, headers = self._codecs.of(spec.changelog.subject), self._codecs.of("changelog.header-value")
-        kafka = self._settings.kafka
-        for each in await read_all(kafka.bootstrap_servers, self._prefix + spec.changelog.name, kafka.partitions):
+        for each in await self._all(self._prefix + spec.changelog.name, self._settings.kafka.partitions):
             if each.key != HEADER_KEY:
                 pending[each.partition].append(each)
                 fold.last[each.partition, each.key] = each.value
@@ -302,6 +308,20 @@ class Checker:
         self._facts["timeouts"] = timeouts
 
 
+def top_load(events: list[Found], begun: int, ended: int) -> int:
+    """The most tasks that one agent had at once between two instants, microseconds, by when it was decided."""
+    changes: list[tuple[int, int, str]] = []
+    for event in {each.record.event_id: each.record for each in events if each.record.kind in TRANSITIONS}.values():
+        held, holds = event.from_state in RUNNING, event.to_state in RUNNING
+        if begun <= event.decided_at <= ended and held != holds:
+            changes.append((event.decided_at, 1 if holds else -1, event.agent_id))
+    load, top = Counter[str](), 0
+    for _, change, agent in sorted(changes):
+        load[agent] += change
+        top = max(top, load[agent])
+    return top
+
+
 def _difference(one: Found, other: Found) -> str:
     """What differs between two records that should be one."""
     if one.topic != other.topic:
@@ -355,4 +375,4 @@ def handler_starts(path: Path) -> Counter:
     return Counter((each["id"], each["attempt"]) for each in map(json.loads, lines))
 
 
-__all__ = ["TASK_REQUESTS", "Checker", "Report", "handler_starts", "lag", "read_all"]
+__all__ = ["TASK_REQUESTS", "Checker", "Report", "handler_starts", "lag", "read_all", "top_load"]

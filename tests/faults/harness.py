@@ -105,10 +105,10 @@ class Run:
         return report
 
 
-def settings_for(broker: str, data: Path, prefix: str, **coordinator: object) -> Settings:
-    """Short times, two partitions."""
+def settings_for(broker: str, data: Path, prefix: str, partitions: int = 2, **coordinator: object) -> Settings:
+    """Short times."""
     return Settings(
-        kafka=Kafka(bootstrap_servers=broker, topic_prefix=prefix, partitions=2),
+        kafka=Kafka(bootstrap_servers=broker, topic_prefix=prefix, partitions=partitions),
         coordinator=Coordinator(session_timeout_seconds=6.0, wake_again_seconds=0.5, **coordinator),
         tasks=Tasks(timeout_seconds=2),
         data_dir=data,
@@ -118,10 +118,10 @@ def settings_for(broker: str, data: Path, prefix: str, **coordinator: object) ->
 @contextlib.asynccontextmanager
 async def run(
     name: str, broker: str, data: Path, *, seed: int = 1, untidy: bool = True, environ: dict[str, str] | None = None,
-    first_failpoint: str = "",
+    first_failpoint: str = "", partitions: int = 2,
 ) -> AsyncIterator[Run]:  # fmt: skip
     """An installation with running roles, ended in any case. `first_failpoint` is armed at the first start."""
-    settings = settings_for(broker, data, f"f{time.time_ns() % 10**10}.")
+    settings = settings_for(broker, data, f"f{time.time_ns() % 10**10}.", partitions)
     await apply(settings, troupe())
     codecs = await load_codecs(settings, troupe())
     system = System(settings, environ or {})

@@ -106,16 +106,16 @@ class Role:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
-def _as_second(settings: Settings) -> Settings:
-    """The settings of a second coordinator: another member of the group with a store of its own."""
-    member = settings.coordinator.model_copy(update={"instance": "coordinator-2"})
-    return settings.model_copy(update={"coordinator": member, "data_dir": settings.data_dir / "second"})
+def _as_other(settings: Settings, number: int) -> Settings:
+    """The settings of another coordinator: a member of the group with a name and a store of its own."""
+    member = settings.coordinator.model_copy(update={"instance": f"coordinator-{number}"})
+    return settings.model_copy(update={"coordinator": member, "data_dir": settings.data_dir / f"other-{number}"})
 
 
 class System:
     """Coordinator and one host of agents on topics of their own. Use as an async context manager.
 
-    `second` is another coordinator, which runs only if a test resumes it.
+    `second` and `third` are other coordinators, which run only if a test resumes them.
     """
 
     def __init__(self, settings: Settings, environ: dict[str, str]) -> None:
@@ -124,7 +124,9 @@ class System:
         given = {**os.environ, "FAULTS_LEDGER": str(self.ledger), **environ}
         specs = children(settings, given, ("coordinator",), (AGENTS,))
         self.coordinator, self.actors = (Role(spec) for spec in specs)
-        self.second = Role(children(_as_second(settings), given, ("coordinator",), ())[0], keep=False)
+        self.second, self.third = (
+            Role(children(_as_other(settings, number), given, ("coordinator",), ())[0], keep=False) for number in (2, 3)
+        )
         self._keeper: asyncio.Task | None = None
 
     async def __aenter__(self) -> System:
@@ -161,12 +163,13 @@ class System:
             await asyncio.sleep(0.02)
 
     @property
-    def roles(self) -> tuple[Role, Role, Role]:
-        return self.actors, self.coordinator, self.second
+    def roles(self) -> tuple[Role, ...]:
+        return self.actors, self.coordinator, self.second, self.third
 
     def exits(self) -> dict[str, int]:
         """How often each role ended, by exit code (-9: killed)."""
-        named = {"coordinator": self.coordinator, "second": self.second, "actors": self.actors}
+        names = ("actors", "coordinator", "second", "third")
+        named = dict(zip(names, self.roles, strict=True))
         return {f"{name}:{code}": n for name, role in named.items() for code, n in role.exits.items()}
 
     async def kill(self, role: Role, number: int = signal.SIGKILL) -> None:

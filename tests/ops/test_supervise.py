@@ -107,6 +107,42 @@ async def test_one_that_crashes_while_starting_gets_a_few_tries(tmp_path: Path) 
     assert len(told) == QUICK.first_ends - 1
 
 
+async def test_one_that_keeps_refusing_is_left_alone_with_its_reason(tmp_path: Path) -> None:
+    """It worked once; then something was changed under it, and only a person can change it back."""
+    changed = tmp_path / "changed"
+    refuse = "print('Error: no such changelog'); print('Hint: restore it'); sys.exit(73)"
+    code = f"import pathlib, sys, time\nif pathlib.Path({str(changed)!r}).exists(): {refuse}\n{READY}"
+    told: list[str] = []
+    async with child(spec(tmp_path, code), told) as made:
+        async with asyncio.timeout(20):
+            await made.until_ready()
+        made.settle()
+        changed.touch()
+        os.kill(pid_of(made), signal.SIGKILL)
+        await until(lambda: state_of(made) == "failed")
+        member = made.member()
+        assert member is not None and member.current_state() == "failed"
+        assert member.why == "worker ended with code 73, 5 times by now: no such changelog. restore it"
+        assert told[-1].startswith(f"{member.why}. It is not started again")
+        assert len(told) == QUICK.refusals + 1, "an end by kill, then four pauses and the last word"
+        with pytest.raises(TimeoutError):  # it is no error of the whole system
+            async with asyncio.timeout(0.2):
+                await made.until_failed()
+
+
+async def test_other_ends_between_refusals_are_no_row(tmp_path: Path) -> None:
+    """As when Kafka is away for a while in between."""
+    count = tmp_path / "count"
+    code = (
+        f"import pathlib, sys\np = pathlib.Path({str(count)!r})\nn = len(p.read_text()) if p.exists() else 0\n"
+        "p.write_text('x' * (n + 1))\nsys.exit(70 if n % 4 == 3 else 73)"
+    )
+    async with child(spec(tmp_path, code)) as made:
+        made.settle()
+        await until(lambda: count.exists() and len(count.read_text()) > 3 * QUICK.refusals)
+        assert state_of(made) != "failed"
+
+
 async def test_one_that_is_never_ready_is_killed(tmp_path: Path) -> None:
     told: list[str] = []
     async with child(spec(tmp_path, "import time; time.sleep(60)", ready_s=0.3), told) as made:
@@ -136,6 +172,7 @@ async def test_one_that_ignores_the_request_to_end_is_killed_after_its_grace(tmp
             "stopped: no broker",
         ),
         ('{"event": "e", "level": "error", "error": {"message": "m"}}\n', "e: m"),
+        ('["no object"]\n{"event": "e", "level": "error", "why": "w", "hint": "h"}\n3\n', "e: w"),
         ("Traceback:\n  File\nModuleNotFoundError: no\n\n", "ModuleNotFoundError: no"),
         ("", "no word"),
     ],
@@ -143,7 +180,9 @@ async def test_one_that_ignores_the_request_to_end_is_killed_after_its_grace(tmp
 def test_the_last_words_of_a_log(tmp_path: Path, log: str, cause: str) -> None:
     file = tmp_path / "a.log"
     file.write_text("Error: of an earlier run\n" + log)
-    assert str(failure("it failed", file, len("Error: of an earlier run\n"))) == f"it failed: {cause}"
+    failed = failure("it failed", file, len("Error: of an earlier run\n"))
+    assert str(failed) == f"it failed: {cause}"
+    assert failed.hint == ("h" if '"hint"' in log else f"read {file}")
 
 
 def test_a_closed_lifeline_ends_the_role(tmp_path: Path) -> None:

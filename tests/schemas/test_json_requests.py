@@ -72,6 +72,47 @@ def test_instants(given_: Any, micros: int) -> None:
     assert parsed(not_before=given_)["not_before"] == micros
 
 
+@pytest.mark.parametrize("field", JSON_FIELDS)
+def test_objects_may_be_given_as_the_text_that_the_records_carry(field: str) -> None:
+    assert parsed(**{field: '{"b": 1, "a": {}}'}) == parsed(**{field: {"a": {}, "b": 1}})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("hello", 'payload: expected an object, not "hello"'),
+        ("[1]", "payload: expected an object, not"),
+        ("", "payload: expected an object, not"),
+        ('{"a": 1', "payload: Expecting ',' delimiter"),
+        ('{"a": 1, "a": 2}', "payload: key 'a' is given twice"),
+        ('{"a": NaN}', "payload: NaN is not a finite number"),
+        ('{"a": "\\ud800"}', "payload: .* is not valid text"),
+        ('{"a":' * 70 + "1" + "}" * 70, "payload: nested more than 64 levels deep"),
+    ],
+)
+def test_text_that_holds_no_sound_object_is_refused_by_its_field(text: str, why: str) -> None:
+    with pytest.raises(DecodeError, match=why):
+        parsed(payload=text)
+
+
+def test_a_printed_record_can_be_submitted_again() -> None:
+    command = TaskCommand.model_validate(ENVELOPE | parsed(pattern="x", payload={"a": [1]}, not_before=5))
+    printed = json.dumps(command.model_dump(mode="json")).encode()
+    assert TaskCommand.model_validate(parse_request(printed, POSITION)) == command
+
+
+@pytest.mark.parametrize("task_id", ["a b", "a~b", "", "x" * 129, "ü"])
+def test_an_id_that_nobody_may_choose_is_refused_in_words(task_id: str) -> None:
+    with pytest.raises(DecodeError, match="task_id: 1 to 128 letters, digits"):
+        parsed(task_id=task_id)
+
+
+def test_derived_ids_are_known_where_they_are_not_chosen() -> None:
+    assert parsed(task_id="t-1~2", kind="cancel")["task_id"] == "t-1~2"
+    assert parsed(task_id="t-1~2", redrive_of="t-1")["task_id"] == "t-1~2"
+    assert parsed(task_id="x" * 128)["task_id"] == "x" * 128
+
+
 def test_null_counts_as_absent() -> None:
     assert parsed(pattern=None, payload=None, description=None) == parsed()
 
@@ -122,7 +163,7 @@ def test_text_that_is_refused(text: bytes, reason: str) -> None:
     ("fields", "path"),
     [
         ({"payload": [1]}, "payload"),
-        ({"context": "{}"}, "context"),
+        ({"context": "words"}, "context"),
         ({"metadata": 3}, "metadata"),
         ({"pattern": 3}, "pattern"),
         ({"priority": "5"}, "priority"),

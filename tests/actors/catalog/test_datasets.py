@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.catalog.datasets import DataRef, DatasetWriter, iso, micros, read_column, shown
+from actors.catalog.datasets import DataRef, DatasetWriter, RecordTooLong, iso, micros, read_column, shown
 from schemas.errors import InvalidInput
 
 RECORDS = [{"at": "2020-01-01", "x": 1}, {"at": "2020-01-02", "x": None}, {"at": "2020-01-03", "x": 2.5, "ü": "ß"}]
@@ -40,6 +40,15 @@ def test_without_commit_nothing_stays(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), DatasetWriter(tmp_path, "t") as dataset:
         dataset.add({"x": 1 / 0})
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_a_record_that_no_reader_takes_is_not_written(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path, "t") as dataset:
+        with pytest.raises(RecordTooLong, match="longer than 1048576 bytes"):
+            dataset.add({"x": "ü" * (1 << 19)})
+        dataset.add({"x": 1})
+        ref = dataset.commit()
+    assert (ref.rows, read_column(tmp_path, ref, "x").values.tolist()) == (1, [1.0])
 
 
 def test_a_later_run_fences_off_an_earlier_one_and_removes_its_draft(tmp_path: Path) -> None:
@@ -164,4 +173,5 @@ def test_instants_beyond_the_calendar() -> None:
 def test_text_for_messages_is_short_and_printable() -> None:
     assert shown("x" * 100) == "x" * 80 + "…"
     assert shown(b"caf\xe9".decode("utf-8", "surrogateescape")) == "caf\\xe9"
+    assert shown("half \ud800") == "half \\ud800"
     assert shown({"a": 1}) == '{"a": 1}'

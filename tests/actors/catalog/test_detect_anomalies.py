@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from actors.api import Context
 from actors.catalog.datasets import DataRef, DatasetWriter
 from actors.catalog.detect_anomalies import DetectInput, DetectResult, agent, detect
-from actors.catalog.ingest_data import IngestInput, ingest
 from actors.catalog.ingest_data import agent as ingestion_agent
+from actors.catalog.ingest_data import ingest
+from actors.catalog.ingest_form import IngestInput
 from schemas.errors import InvalidInput
 
 CALM = [10.0, 11.0, 10.0, 11.0, 10.0, 11.0, 10.0, 11.0, 10.0, 11.0]

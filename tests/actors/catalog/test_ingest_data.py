@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,28 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.api import Context
-from actors.catalog import ingest_data
+from actors.catalog import sources
 from actors.catalog.csv_rows import CsvRows
-from actors.catalog.ingest_data import IngestInput, IngestResult, ingest
+from actors.catalog.ingest_form import IngestInput, IngestResult
 from schemas.errors import InvalidInput
+from tests.actors.catalog.ingesting import Records, counts, finish, of_file
 
 
-def run(ctx: Context, text: str | bytes, **options: Any) -> tuple[IngestResult, list[dict[str, Any]]]:
-    """Ingest a file of that content; the result and the records."""
-    (ctx.sources_root / "file.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return finish(ctx, source_url="file.csv", **options)
-
-
-def finish(ctx: Context, **options: Any) -> tuple[IngestResult, list[dict[str, Any]]]:
-    result = ingest(IngestInput.model_validate(options), ctx)
-    lines = (ctx.data_dir / result.data_ref.path).read_text().splitlines()
-    assert result.data_ref.rows == len(lines) == sum(table.rows_mapped for table in result.tables)
-    return result, [json.loads(line) for line in lines]
-
-
-def counts(result: IngestResult) -> tuple[int, int, int]:
-    table = result.tables[0]
-    return table.rows_read, table.rows_mapped, table.rows_rejected
+def run(ctx: Context, text: str | bytes, **options: Any) -> tuple[IngestResult, Records]:
+    """Ingest a CSV file of that content; the result and the records."""
+    return of_file(ctx, "file.csv", text, **options)
 
 
 def test_types_come_from_the_data_and_a_bad_row_is_an_error(ctx: Context) -> None:
@@ -52,7 +39,8 @@ def test_types_come_from_the_data_and_a_bad_row_is_an_error(ctx: Context) -> Non
     ]
     (reject,) = result.rejects_sample
     assert reject.model_dump() == {
-        "table": "file", "row": 3, "line": 4, "field": "price", "value": "much", "reason": "is not a finite number",
+        "table": "file", "row": 3, "line": 4, "rowid": None,
+        "field": "price", "value": "much", "reason": "is not a finite number",
     }  # fmt: skip
     assert "'price' was read as float" in result.notes[0]
 
@@ -202,9 +190,9 @@ def test_the_text_itself_and_the_form_of_a_start(ctx: Context) -> None:
     ("options", "code", "text"),
     [
         (
-            {"source_type": "sqlite", "csv": "a\n"},
+            {"source_type": "murex", "csv": "a\n"},
             "unsupported",
-            "Source type 'sqlite' is not supported; supported: csv",
+            "Source type 'murex' is not supported; supported: csv, json, sqlite",
         ),
         ({"operation": "Fly", "csv": "a\n"}, "unsupported", "'Fly' is not one of Ingest, RunIngestion"),
         ({"source_url": "http://x/y.csv"}, "unsupported", "a path below the sources folder"),
@@ -257,7 +245,7 @@ def test_a_file_that_changes_while_it_is_read_is_tried_again(ctx: Context, monke
                 path.write_text("a\n1\n2\n")
             super().__init__(*arguments)
 
-    monkeypatch.setattr(ingest_data, "CsvRows", Growing)
+    monkeypatch.setattr(sources, "CsvRows", Growing)
     with pytest.raises(RuntimeError, match="changed while it was read"):
         finish(ctx, source_url="file.csv")
     assert list(ctx.data_dir.rglob("*.jsonl")) == []

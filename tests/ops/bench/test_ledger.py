@@ -89,8 +89,9 @@ def test_the_document_has_exactly_the_promised_keys() -> None:
     hardware = {"cpu": "any", "cores": 2, "memory_gb": 8.0}
     report = Report(counts(kept(10), range(10), 64), roles, roles, None, hardware, {"python": "3"}, {}, [0.1, 0.1, 0.1])
     assert list(report.document()) == [
-        "tasks", "payload_bytes", "accepted_per_s", "tasks_per_s", "lost", "duplicate_results",
-        "ack_p50_ms", "ack_p99_ms", "handler_p50_ms", "handler_p99_ms", "result_p50_ms", "result_p99_ms",
+        "tasks", "payload_bytes", "rate", "accepted_per_s", "tasks_per_s", "lost", "duplicate_results",
+        "ack_p50_ms", "ack_p99_ms", "ack_p999_ms", "handler_p50_ms", "handler_p99_ms", "handler_p999_ms",
+        "result_p50_ms", "result_p99_ms", "result_p999_ms", "late_p50_ms", "late_p99_ms", "late_p999_ms",
         "cpu_us_per_task", "rss_mb", "log_bytes_per_task", "machine", "versions", "durability", "load_average",
     ]  # fmt: skip
     shown = dict(report.rows())

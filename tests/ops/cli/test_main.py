@@ -14,7 +14,7 @@ from ops.cli.main import Verbs
 from ops.cli.options import settings_of
 from ops.cli.roles import children, environ_with_sources, host_of, role_environ, troupe_command, with_instance
 from schemas.errors import OperatorError
-from schemas.settings import Kafka, Routing, Settings, load_settings
+from schemas.settings import Coordinator, Kafka, Routing, Settings, load_settings
 
 
 @pytest.fixture
@@ -127,3 +127,11 @@ def test_coordinators_of_two_systems_on_one_kafka_have_two_names(tmp_path: Path)
     assert one != two
     assert one == with_instance(Settings(data_dir=tmp_path / "a"), embedded=False).coordinator.instance
     assert with_instance(Settings(data_dir=tmp_path), embedded=True).coordinator.instance == "coordinator-1"
+
+
+def test_each_coordinator_of_several_has_a_name_a_log_and_a_ready_file_of_its_own(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, coordinator=Coordinator(instance="here", replicas=3))
+    found = children(settings, {}, ("coordinator",), ())
+    assert [each.role for each in found] == ["coordinator", "coordinator:2", "coordinator:3"]
+    assert [each.environ["TROUPE_COORDINATOR__INSTANCE"] for each in found] == ["here", "here.2", "here.3"]
+    assert len({each.log_file for each in found}) == len({each.ready_file for each in found}) == 3

@@ -25,7 +25,8 @@ from streams.processor import Change, Decided, Decision, End, EnsureTopic, Event
 from streams.runtime.batch import run_batch
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Arrival, ChangelogRecord, Flush, Partition
-from streams.runtime.store import ChangelogStore, Replay, drop_row, finished_row, leaving, open_rows, put_row
+from streams.runtime.replay import Replay
+from streams.runtime.store import ChangelogStore, drop_row, finished_row, leaving, open_rows, put_row
 from streams.runtime.wire import ORIGIN, Delivery, Source, Unreadable, Wire
 
 PARTITIONS = 4
@@ -209,7 +210,7 @@ class Stand:
         """A store that reads changelogs into our databases."""
         store = object.__new__(ChangelogStore)
         store._decode_header = self.headers.decode
-        store.replays = {number: Replay() for number in range(PARTITIONS)}
+        store.replays = {number: Replay(self.headers.decode) for number in range(PARTITIONS)}
         store._db_for_partition = self.database
         return store
 

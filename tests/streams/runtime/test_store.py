@@ -9,13 +9,11 @@ import pytest
 import rocksdict
 
 from schemas.changelog import HEADER_KEY, ChangelogHeader, InputOffset
+from streams.runtime.expiry import FINISHED_HEADER, expiry_bytes, expiry_of
 from streams.runtime.partition import ChangelogRecord
 from streams.runtime.store import (
-    FINISHED_HEADER,
     OFFSET_KEY,
     drop_row,
-    expiry_bytes,
-    expiry_of,
     finished_row,
     leaving,
     open_rows,
@@ -99,7 +97,7 @@ def test_nothing_reaches_the_rows_before_its_header(stand: Stand) -> None:
     batch(stand, 0, {"t": row(1)}, asked=1)
     half = stand.changelog[0].pop()
     store = replayed(stand)
-    assert read(stand) is None and len(store.replays[0].pending) == 1
+    assert read(stand) is None and len(store.replays[0].history.pending) == 1
     store.apply(half)
     assert read(stand) == row(1)
 
@@ -110,6 +108,54 @@ def test_rows_whose_header_was_compacted_away_are_taken(stand: Stand) -> None:
     del stand.changelog[0][1]  # compaction keeps the last record of a key: the newest header only
     replayed(stand)
     assert read(stand) == row(1) and read(stand, "u") == row(1)
+
+
+def by_hand(stand: Stand, rows: dict[str, Sum | None], header: bytes | None = b"") -> None:
+    """Records that something else wrote: without a header row, or (None, garbage) with one that is none."""
+    records = [ChangelogRecord(key.encode(), row and stand.rows.encode(row)) for key, row in rows.items()]
+    stand.append(0, records if header == b"" else [*records, ChangelogRecord(HEADER_KEY, header)])
+
+
+@pytest.mark.parametrize("header", [b"", None, b"garbage"])
+def test_rows_written_by_hand_do_not_count(stand: Stand, header: bytes | None) -> None:
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    by_hand(stand, {"t": row(7), "u": row(1)}, header)
+    store = replayed(stand)
+    replay = store.replay(0)
+    replay.lose(replay.history.rest())
+    assert read(stand) == row(1) and read(stand, "u") is None
+    assert replay.losers - {HEADER_KEY} == {b"t", b"u"} and replay.hold == 1
+    assert stand.headers.decode(stand.database(0)[HEADER_KEY]).inputs[0].offset == 1
+
+
+def test_the_claim_after_rows_written_by_hand_restores_their_keys(stand: Stand) -> None:
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    by_hand(stand, {"t": row(7), "u": row(1)})
+    batch(stand, 4, {"t": row(1), "u": None}, asked=1)  # what a claim writes
+    store = replayed(stand)
+    assert read(stand) == row(1) and read(stand, "u") is None
+    assert not store.replays[0].losers and store.replays[0].hold == 1
+
+
+def test_rows_written_by_hand_before_a_stray_do_not_count(stand: Stand) -> None:
+    """The owner's batch lands behind them and is a stray by that; before it they would look like a compacted batch."""
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    by_hand(stand, {"v": row(4)})
+    batch(stand, 2, {"t": row(2)}, asked=2)
+    store = replayed(stand)
+    assert read(stand) == row(1) and read(stand, "v") is None
+    assert store.replays[0].losers == {b"v", b"t", HEADER_KEY} and store.replays[0].hold == 1
+
+
+def test_a_forged_count_takes_no_compacted_rows_with_it(stand: Stand) -> None:
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    batch(stand, 2, {"u": row(1)}, asked=2)
+    del stand.changelog[0][1]
+    forged = ChangelogHeader(base=99, count=1000, instance="x", seq=1)
+    stand.append(0, [ChangelogRecord(HEADER_KEY, stand.headers.encode(forged))])
+    store = replayed(stand)
+    assert read(stand) == row(1) and read(stand, "u") == row(1)
+    assert store.replays[0].losers == {HEADER_KEY}
 
 
 def test_finished_rows_are_indexed_by_their_time(stand: Stand) -> None:
@@ -129,7 +175,7 @@ def test_a_dropped_row_is_gone_with_its_index(stand: Stand) -> None:
     database, write = stand.database(0), rocksdict.WriteBatch(raw_mode=True)
     put_row(write, b"t", b"v", 5)
     database.write(write)
-    assert finished_row(database, b"t") == (b"v", 5) and stored_row(database, b"t") == (b"v", True)
+    assert finished_row(database, b"t") == (b"v", 5) and stored_row(database, b"t") == (b"v", 5)
     ((index_key, key),) = leaving(database, 5, 10)
     write = rocksdict.WriteBatch(raw_mode=True)
     drop_row(write, key, index_key)
@@ -144,7 +190,7 @@ def test_a_row_that_finishes_is_open_no_more(stand: Stand) -> None:
         write = rocksdict.WriteBatch(raw_mode=True)
         put_row(write, b"t", b"v", expires)
         database.write(write)
-    assert not list(open_rows(database)) and stored_row(database, b"t") == (b"v", True)
+    assert not list(open_rows(database)) and stored_row(database, b"t") == (b"v", 7)
 
 
 @pytest.mark.parametrize("headers", [{FINISHED_HEADER: expiry_bytes(7)}, ((FINISHED_HEADER, expiry_bytes(7)),)])

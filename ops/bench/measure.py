@@ -1,4 +1,4 @@
-"""`troupe bench throughput`: how many tasks a second, at saturation, and what one costs in each process.
+"""One measurement of a whole system: start it, warm it up, load it, stop it; and what a task cost in each process.
 
 The system is started by the supervisor that `up` uses, role by role in processes of their own, so that what is measured
 is what ships. Only the submitter, which also reads the outcomes, lives here; its cost is counted apart.
@@ -18,6 +18,7 @@ from aiokafka.errors import for_code
 
 from ops.bench.ledger import Ledger
 from ops.bench.machine import durability, log_size, machine, versions
+from ops.bench.pace import Pacer
 from ops.bench.processes import Meter, per_task_us
 from ops.bench.pyspy import profiled
 from ops.bench.report import Report, counts
@@ -38,13 +39,15 @@ Tell = Callable[[int], None]
 
 _TELL_S = 0.25
 _SETTLE_S = 1.0  # a duplicate follows its original within moments
+_CALM_S = 0.5  # between warm-up and a measured open loop: its first tasks must not queue behind the last of the other
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """in_flight: tasks without an outcome at any time. warmup: tasks before the measured ones, over and above `tasks`.
 
-    stall_s: seconds without any outcome after which it is over. profile: file for the coordinator's stacks.
+    stall_s: seconds without any outcome after which it is over. rate: tasks per second of an open loop; None submits as
+    fast as outcomes come back, and so does the warm-up always. profile: file for the coordinator's stacks.
     """
 
     tasks: int
@@ -52,6 +55,7 @@ class Options:
     in_flight: int
     warmup: int
     stall_s: float
+    rate: float | None = None
     profile: Path | None = None
 
 
@@ -63,7 +67,15 @@ class Spent:
     log_bytes: int | None
 
 
-async def throughput(plan: Plan, options: Options, run: str, tell: Tell) -> Report:
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """The two ways to submit."""
+
+    closed: Submitter
+    open: Pacer
+
+
+async def measure(plan: Plan, options: Options, run: str, tell: Tell) -> Report:
     """Start the system of a plan, warm it up, measure, stop it. `run` is unique and becomes part of each task's id.
 
     On a Kafka that is not embedded the topics are deleted afterwards. Raises OperatorError if a process ends meanwhile,
@@ -87,10 +99,11 @@ async def _measured(plan: Plan, entry: Entry, options: Options, work: Work, tell
     codecs = await load_codecs(settings, troupe(), SUBJECTS)
     async with producing(settings) as producer, consuming(settings) as consumer:
         topic, partitions = kafka.topic_prefix + TASK_REQUESTS.name, partitions_of(TASK_REQUESTS, settings)
-        submitter = Submitter(producer, topic, partitions, codecs, work)
+        sending = (producer, topic, partitions, codecs, work)
+        loads = Loads(Submitter(*sending), Pacer(*sending))
         observer = Observer(consumer, settings, codecs, work)
         before, after = await _beside(
-            _drive(submitter, ledger, meter, log_bytes, options),
+            _drive(loads, ledger, meter, log_bytes, options),
             observer.run(ledger),
             meter.watch(),
             _tell(ledger, tell),
@@ -99,7 +112,9 @@ async def _measured(plan: Plan, entry: Entry, options: Options, work: Work, tell
     if before.log_bytes is not None and after.log_bytes is not None:
         used = round((after.log_bytes - before.log_bytes) / options.tasks, 1)
     return Report(
-        counts=counts(ledger, range(options.warmup, options.warmup + options.tasks), options.payload_bytes),
+        counts=counts(
+            ledger, range(options.warmup, options.warmup + options.tasks), options.payload_bytes, options.rate
+        ),
         cpu_us_per_task=per_task_us(before.cpu_s, after.cpu_s, options.tasks),
         rss_mb=meter.peak_mb(),
         log_bytes_per_task=used,
@@ -111,20 +126,27 @@ async def _measured(plan: Plan, entry: Entry, options: Options, work: Work, tell
 
 
 async def _drive(
-    submitter: Submitter, ledger: Ledger, meter: Meter, log_bytes: Callable[[], int | None], options: Options
+    loads: Loads, ledger: Ledger, meter: Meter, log_bytes: Callable[[], int | None], options: Options
 ) -> tuple[Spent, Spent]:
     """Warm up, measure, and stay a little for duplicates; what had been spent before and after the measured part."""
     warmup, last = options.warmup, options.warmup + options.tasks
-    await _finish(submitter, ledger, range(warmup), options)
+    await loads.closed.run(range(warmup), options.in_flight, ledger, options.stall_s)
+    await _until_finished(ledger, warmup, options.stall_s)
     if lost := ledger.lost(range(warmup)):
         raise OperatorError(
             f"{lost} of {warmup} tasks of the warm-up have no outcome",
             hint="run it again with --data DIR and read the logs in DIR/logs",
         )
+    if options.rate is not None:
+        await asyncio.sleep(_CALM_S)
     coordinator = meter.pids("coordinator")
     async with profiled(coordinator[0], options.profile) if options.profile else nullcontext():
         before = Spent(meter.cpu_s(), log_bytes())
-        await _finish(submitter, ledger, range(warmup, last), options)
+        if options.rate is None:
+            await loads.closed.run(range(warmup, last), options.in_flight, ledger, options.stall_s)
+        else:
+            await loads.open.run(range(warmup, last), options.rate, ledger, options.stall_s)
+        await _until_finished(ledger, last, options.stall_s)
         after = Spent(meter.cpu_s(), log_bytes())
     await asyncio.sleep(_SETTLE_S)
     if ledger.not_completed:
@@ -135,11 +157,10 @@ async def _drive(
     return before, after
 
 
-async def _finish(submitter: Submitter, ledger: Ledger, numbers: range, options: Options) -> None:
-    """Submit these tasks and wait for their outcomes, as long as any come."""
-    await submitter.run(numbers, options.in_flight, ledger, options.stall_s)
-    while ledger.finished < numbers.stop:
-        if not await ledger.changed(options.stall_s):
+async def _until_finished(ledger: Ledger, count: int, stall_s: float) -> None:
+    """Wait until so many tasks have an outcome, as long as any come."""
+    while ledger.finished < count:
+        if not await ledger.changed(stall_s):
             return
 
 

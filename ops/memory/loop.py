@@ -1,0 +1,130 @@
+"""Virtual time for a running asyncio loop: an hour of waiting costs nothing, and the same run gives the same instants.
+
+Handlers are real coroutines and may sleep, time out and make tasks as they like, so time has to be virtual where they look
+at it: in the loop. Whatever is runnable runs; only when nothing is, the clock moves to the next thing that is due. Work
+that the loop cannot see the end of (threads, sockets) is waited for in real time, within a limit.
+
+asyncio has no door for this. So some methods of the loop, and `select` of its selector, are replaced on the instances as
+long as the block lasts; a test fails loudly should a Python version ask for time in another way.
+
+Timers are kept on whole microseconds: sums of floats differ in their last bits from one machine's uptime to the next, and
+would fire timers of one instant in another order. The loop's time is half a microsecond ahead, so that rounding is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ops.memory.clock import VirtualClock
+from schemas.errors import OperatorError
+
+MICROS = 1_000_000
+
+
+class Agenda(Protocol):
+    """What happens in virtual time besides the loop's own timers."""
+
+    @property
+    def running(self) -> int:
+        """Handlers that run; sockets are waited for only while there are some."""
+
+    @property
+    def in_threads(self) -> int:
+        """Those that run in threads."""
+
+    def due(self) -> int | None:
+        """When `work` wants to be called next, microseconds of the clock."""
+
+    def work(self) -> None:
+        """Do what is due."""
+
+    def idle(self, until: int | None) -> bool:
+        """Nothing is runnable before `until`, the loop's next timer; whether this has changed by now."""
+
+
+class VirtualTime:
+    """`with VirtualTime(...)`: the running loop lives on `clock`. One at a time for a loop.
+
+    patience_seconds: real seconds for which the clock stands still while threads or sockets work and nothing comes of it.
+    """
+
+    def __init__(self, clock: VirtualClock, agenda: Agenda, patience_seconds: float) -> None:
+        self._clock, self._agenda, self._patience = clock, agenda, patience_seconds
+        self._jobs = 0
+        self._gave_up: tuple[int, int] | None = None  # the jobs that were waited for in vain
+
+    def __enter__(self) -> Self:
+        """Raises OperatorError for a loop that is not asyncio's own, or that is virtual already."""
+        loop = asyncio.get_running_loop()
+        selector: Any = getattr(loop, "_selector", None)
+        if not isinstance(loop, asyncio.SelectorEventLoop) or selector is None:
+            raise OperatorError(
+                f"Virtual time needs asyncio's own event loop, not {type(loop).__name__}",
+                hint="run this test without uvloop or another loop of its own",
+            )
+        if "select" in vars(selector):
+            raise OperatorError("This event loop runs on virtual time already", hint="one rehearsal at a time")
+        self._loop, self._selector = loop, selector
+        self._select, self._execute, self._schedule = selector.select, loop.run_in_executor, loop.call_at
+        self._sockets = len(selector.get_map())
+        self._loop_began, self._began = loop.time(), self._clock.now
+        vars(loop).update(time=self._time, call_at=self._call_at, run_in_executor=self._run_in_executor)
+        vars(selector).update(select=self._next)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in ("time", "call_at", "run_in_executor"):
+            del vars(self._loop)[name]
+        del vars(self._selector)["select"]
+
+    def _time(self) -> float:
+        return self._loop_began + (self._clock.now - self._began + 0.5) / MICROS
+
+    def _call_at(self, when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        micros = math.floor((when - self._loop_began) * MICROS)
+        return self._schedule(self._loop_began + micros / MICROS, *args, **kwargs)
+
+    def _run_in_executor(self, *args: Any) -> asyncio.Future[Any]:
+        future = self._execute(*args)
+        self._jobs += 1
+        future.add_done_callback(self._job_ended)
+        return future
+
+    def _job_ended(self, future: asyncio.Future[Any]) -> None:
+        self._jobs -= 1
+
+    def _next(self, timeout: float | None = None) -> Any:
+        """In the place of `select`: events, or a step of the clock."""
+        events = self._select(0)
+        if events or (timeout is not None and timeout <= 0):
+            self._gave_up = None
+            return events
+        if self._works_outside():
+            events = self._select(self._patience)
+            if events:
+                self._gave_up = None
+                return events
+            self._gave_up = self._jobs, self._agenda.in_threads
+        now, own = self._clock.now, self._agenda.due()
+        until = None if timeout is None else now + max(1, math.ceil(timeout * MICROS))
+        if self._agenda.idle(until):
+            return []
+        times = [each for each in (own, until) if each is not None]
+        if not times:
+            return self._select(None)  # nothing of ours will ever come: only the world outside can bring something
+        self._clock.advance(max(0, min(times) - now))
+        if own is not None and own <= self._clock.now:
+            self._loop.call_soon(self._agenda.work)
+        return []
+
+    def _works_outside(self) -> bool:
+        """Whether somebody else is at work of whom the loop will hear."""
+        jobs = self._jobs, self._agenda.in_threads
+        if any(jobs) and jobs != self._gave_up:
+            return True
+        return self._agenda.running > 0 and len(self._selector.get_map()) > self._sockets

@@ -1,0 +1,407 @@
+"""One processor in memory: recovery and claim, the single-writer loop, and the five steps of a flush, point after point.
+
+The order is that of `kafka.py`, and whatever decides anything is the same code; what differs is that each wait is a point at
+which the process can be stopped, killed or overtaken, and that what was sent may land late. Whoever changes the order there
+changes it here; the simulation finds what one of them forgot.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, Protocol
+
+from schemas.changelog import HEADER_KEY, WakeRecord
+from schemas.partitioning import home
+from schemas.settings import Settings
+from streams.processor import EnsureTopic, Processor, ProcessorSpec, Share
+from streams.runtime.arrivals import Arrivals
+from streams.runtime.batch import run_batch
+from streams.runtime.compacted import Compacted
+from streams.runtime.exits import EXIT_BUG, EXIT_FENCED
+from streams.runtime.expiry import expiry_of
+from streams.runtime.history import History
+from streams.runtime.memory_log import Log, New, Producer, Sending, landed
+from streams.runtime.memory_strands import Point
+from streams.runtime.memory_table import MemoryTable
+from streams.runtime.owner import Owner
+from streams.runtime.partition import Arrival, Flush, Part, Partition
+from streams.runtime.replay import Leaving, Replay, claims, let_leave
+from streams.runtime.wakes import Wake, Wakes
+from streams.runtime.wire import Delivery, Encoded, Wire
+
+Make = Callable[[Share], Processor[Any]]
+Place = tuple[str, int]
+MICROS = 1_000_000
+CHUNK = 500
+"""Changelog records read between two points of a recovery."""
+
+
+class Schemas(Protocol):
+    """Decoding asks nobody here: all schemas are known from the start."""
+
+    async def refresh_schemas(self, schema_id: int) -> None: ...
+
+
+class Process(Protocol):
+    """What a runner needs of its process."""
+
+    settings: Settings
+    wire: Wire
+    log: Log
+    producer: Producer
+    views: Compacted
+    group: str
+
+    def clock(self) -> int:
+        """Microseconds."""
+
+    def table(self, name: str, number: int) -> MemoryTable:
+        """The local store of a partition."""
+
+    def spawn(self, name: str, coroutine: Any) -> Any:
+        """Start a strand."""
+
+    def refuse_if_paused(self) -> None:
+        """Stop if the group has not heard of this process for a session."""
+
+    def die(self, code: int, why: str) -> NoReturn:
+        """Stop at once."""
+
+
+class MemoryRunner:
+    """One processor of a coordinator in memory. Rules of the contract are methods, so that a test can switch one off."""
+
+    def __init__(self, spec: ProcessorSpec, make: Make, process: Any, rng: random.Random | None) -> None:
+        """`rng`: what is fetched together, and in which order, is drawn; without it all that there is."""
+        self.spec, self._make, self.process, self._rng = spec, make, process, rng
+        wire: Wire = process.wire
+        self.owner: Owner | None = None
+        self.changelog = wire.real(spec.changelog.name)
+        self.topics = {wire.real(topic.name): topic for topic in spec.reads}
+        self._names = tuple(topic.name for topic in spec.reads)
+        self._arrivals = Arrivals(spec, wire, process)
+        self._row_codec = wire.codecs.of(spec.changelog.subject)
+        self._header_codec = wire.codecs.of("changelog.header-value")
+        self._wake_codec = wire.codecs.of(spec.wakes.subject)
+        self.positions: dict[Place, int] = {}
+        self.unacked: dict[Place, set[int]] = {}
+        self._waiting: set[tuple[str, int, int]] = set()
+        self._seq = 0
+        self._emitting: Any = None
+        self._round: Any = None
+        self._look_at = 0
+        self.look = False
+
+    # --- assignments
+
+    async def own(self, numbers: Iterable[int]) -> None:
+        """Recover these partitions, claim them and say what stands for their rows."""
+        process, numbers = self.process, sorted(numbers)
+        ahead = {number: process.log.end(self.changelog, number) for number in numbers}
+        share = Share(len(numbers), process.settings.kafka.partitions)
+        owner = self.new_owner(share)
+        for number in numbers:
+            replay = await self._replayed(number, ahead[number])
+            partition = self._load(owner, number, ahead[number])
+            await self.claim(owner, partition, replay)
+        flush = Flush()
+        for partition in owner.partitions.values():
+            owner.republish(flush, partition)
+        await self._ensure(flush.topics)
+        await landed(self.send(flush.outputs), "republished")
+        await Point("recovered")
+        self.owner, self.look = owner, True
+        self._begin(owner)
+
+    def new_owner(self, share: Share) -> Owner:
+        """An owner of nothing yet, with a processor that knows the views."""
+        process = self.process
+        processor = self._make(share)
+        for topic in self.spec.views:
+            for key in process.views.items(topic):
+                processor.view_changed(topic, key)
+        return self.owner_class(
+            processor, self.spec.repartition.name, process.wire, self._row_codec, process.instance,
+            process.clock, process.views, self._finished, process.settings.coordinator.batch_bytes,
+        )  # fmt: skip
+
+    owner_class: type[Owner] = Owner
+    history_class: type[History] = History
+
+    def _finished(self, number: int, key: str) -> tuple[bytes, int] | None:
+        return self._table(number).finished.get(key.encode())
+
+    def _table(self, number: int) -> MemoryTable:
+        table: MemoryTable = self.process.table(self.spec.name, number)
+        return table
+
+    async def _replayed(self, number: int, ahead: int) -> Replay:
+        """Read the changelog into the table, from where the table is to the end that it had."""
+        table, log = self._table(number), self.process.log
+        replay = Replay(self._header_codec.decode)
+        replay.history = self.history_class(self._header_codec.decode)
+        at = max(table.offset + 1, log.start(self.changelog, number))
+        while at < ahead:
+            found = log.read(self.changelog, number, at, min(CHUNK, ahead - at))
+            found = [each for each in found if each.offset < ahead]
+            for message in found:
+                self._replay(table, replay, message)
+            at = found[-1].offset + 1 if found else ahead
+            await Point("recovering")
+        replay.lose(replay.history.rest())
+        return replay
+
+    def _replay(self, table: MemoryTable, replay: Replay, message: Any) -> None:
+        closed = replay.history.take(message)
+        if closed is None:
+            return
+        offset = replay.close(closed)
+        if closed.header is not None:
+            table.header = closed.last.value
+        for row in closed.rows:
+            if row.value is None:
+                table.drop(row.key)
+            else:
+                table.put(row.key, row.value, expiry_of(row.headers))
+        table.offset = offset
+
+    def _load(self, owner: Owner, number: int, ahead: int) -> Partition:
+        table = self._table(number)
+        header = None if table.header is None else self._header_codec.decode(table.header)
+        partition = Partition.recovered(number, ahead, header)
+        for name, topic in self.topics.items():
+            end, reached = self.process.log.end(name, number), partition.inputs.get(topic.name, -1)
+            if reached >= end:
+                self.process.die(
+                    EXIT_BUG, f"{name}.{number} ends at {end}, but effects up to {reached} are in the table"
+                )
+        for _ in owner.load(partition, ((key.decode(), value) for key, value in table.open.items())):
+            pass
+        return partition
+
+    async def claim(self, owner: Owner, partition: Partition, replay: Replay) -> None:
+        """Append the claim before anything is stepped."""
+        batch_bytes = self.process.settings.coordinator.batch_bytes
+        for part, hold in claims(partition, replay, self._table(partition.number).stored, batch_bytes):
+            await self.record(owner, {partition.number: part}, hold)
+
+    def _begin(self, owner: Owner) -> None:
+        """Reading goes on where the group committed; now it is known what the tails are."""
+        log, group = self.process.log, self.process.group
+        self.positions.clear()
+        self.unacked.clear()
+        for number, partition in owner.partitions.items():
+            starts = {}
+            for name, topic in self.topics.items():
+                committed = log.committed(group, name, number)
+                start = max(log.start(name, number), committed[0] if committed else 0)
+                self.positions[name, number] = starts[topic.name] = start
+                self.unacked[name, number] = set()
+            self.positioned(partition, starts)
+
+    def positioned(self, partition: Partition, starts: dict[str, int]) -> None:
+        """Tell a partition where its inputs are read from."""
+        partition.positioned(starts)
+
+    # --- the single-writer loop
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to fetch and nobody to wake."""
+        if self.owner is None:
+            return True
+        return not self._unread() and not self.look and not self._late()
+
+    def _unread(self) -> list[Place]:
+        return [place for place, at in self.positions.items() if at < self.process.log.end(*place)]
+
+    def _late(self) -> bool:
+        asking = self._round is not None and not self._round.done
+        return not asking and self.due() <= int(self.process.clock())
+
+    def due(self) -> int:
+        """When there will be something to do although nothing comes, microseconds."""
+        owner = self.owner
+        if owner is None:
+            return 1 << 62
+        timers = [each.timers[0][0] for each in owner.partitions.values() if each.timers]
+        again = [self._look_at] if owner.asked else []
+        return min([*timers, *again], default=1 << 62)
+
+    async def turn(self) -> None:
+        """One round of the loop: what there is, then whom to wake."""
+        owner = self.owner
+        assert owner is not None
+        arrivals = self.fetch()
+        await Point("fetched")
+        if arrivals:
+            await run_batch(owner, arrivals, lambda flush: self.write(owner, flush), self._track)
+            self.look = True
+        self._nudge(owner)
+
+    async def finish(self) -> None:
+        """What was stepped is written and its outputs acked; the rest its next owner reads again."""
+        emitting = self._emitting
+        if emitting is not None:
+            await Point("emitting the last", lambda: emitting.done)
+
+    def fetch(self) -> list[Arrival]:
+        """Some of what there is to read, each partition in its order."""
+        log, limit = self.process.log, self.process.settings.coordinator.batch_records
+        places = self._unread()
+        if self._rng is not None:
+            places = self._rng.sample(places, self._rng.randint(min(1, len(places)), len(places)))
+        found: list[Arrival] = []
+        for place in places:
+            count = limit if self._rng is None else self._rng.choice((1, 1, 2, 3, limit))
+            taken = log.read(*place, self.positions[place], count)
+            self.positions[place] = taken[-1].offset + 1 if taken else log.end(*place)
+            for stored in taken:
+                self.unacked[place].add(stored.offset)
+                found.append(self._arrival(place, stored))
+        return found
+
+    def _arrival(self, place: Place, stored: Any) -> Arrival:
+        name, number = place
+        handle = (name, number, stored.offset)
+        delivery = Delivery(
+            self.topics[name], number, stored.offset, stored.key, stored.value, stored.timestamp, stored.headers, handle
+        )
+        return self._arrivals.decoded(delivery, is_last_try=True)
+
+    def _track(self, handle: tuple[str, int, int], waiting: bool) -> None:
+        (self._waiting.add if waiting else self._waiting.discard)(handle)
+
+    # --- one flush
+
+    async def write(self, owner: Owner, flush: Flush) -> None:
+        """Steps 2 to 5; the last two go on while the next batch is stepped."""
+        if not flush.covered:
+            return
+        await Point("stepped")
+        emitting = self._emitting
+        if emitting is not None:
+            await Point("emitting before", lambda: emitting.done)
+        if flush.parts:
+            tasks, limits = self.process.settings.tasks, self.process.settings.coordinator
+            let_leave(owner, flush, self._leaving, tasks.keep_finished_rows, limits.expire_per_flush)
+            await self.record(owner, flush.parts)
+        self._emitting = self.process.spawn(f"{self.spec.name} emits", self.emit(flush))
+
+    def _leaving(self, number: int) -> Leaving:
+        return self._table(number).leaving
+
+    async def record(self, owner: Owner, parts: Mapping[int, Part], hold: int | None = None) -> None:
+        """Steps 2 and 3: one batch per changelog partition, acked where expected; then the local store."""
+        process = self.process
+        process.refuse_if_paused()
+        self._seq += 1
+        expected = {number: owner.partitions[number].next for number in parts}
+        sent, headers = [], {}
+        await Point("recording")
+        for number, part in parts.items():
+            headers[number] = self._header_codec.encode(owner.header(owner.partitions[number], part, self._seq))
+            sent.append(self.send_part(number, part, headers[number]))
+        await landed(sent, "changelog sent")
+        await Point("changelog acked")
+        for number, sending in zip(parts, sent, strict=True):
+            if sending.offset != expected[number]:
+                why = f"{self.changelog}.{number}: acked at {sending.offset}, expected {expected[number]}"
+                process.die(EXIT_FENCED, why)
+        for number, part in parts.items():
+            self._store(owner.partitions[number], part, headers[number], hold)
+        await Point("rows written")
+
+    def send_part(self, number: int, part: Part, header: bytes) -> Sending:
+        """One atomic batch: rows and header."""
+        records: list[New] = [(each.key, each.value, each.headers) for each in part.records]
+        sending: Sending = self.process.producer.send(self.changelog, number, [*records, (HEADER_KEY, header, ())])
+        return sending
+
+    def _store(self, partition: Partition, part: Part, header: bytes, hold: int | None) -> None:
+        table = self._table(partition.number)
+        partition.next += len(part.records) + 1
+        for key, (value, expires) in part.rows.items():
+            table.put(key.encode(), value, expires)
+        for _, gone in part.drops:
+            table.drop(gone)
+        table.header = header
+        table.offset = partition.next - 1 if hold is None else hold
+
+    async def emit(self, flush: Flush) -> None:
+        """Steps 4 and 5."""
+        self.process.refuse_if_paused()
+        await Point("emitting")
+        await self._ensure(flush.topics)
+        await landed(self.send(flush.outputs), "outputs sent")
+        await Point("outputs acked")
+        for name, number, offset in flush.covered:
+            self.unacked.get((name, number), set()).discard(offset)
+
+    async def _ensure(self, topics: Iterable[EnsureTopic]) -> None:
+        for wanted in topics:
+            self.process.wire.inbox_partitions(wanted.name, wanted.partitions)
+            self.process.log.create(self.process.wire.real(wanted.name), wanted.partitions)
+
+    def send(self, outputs: Iterable[Encoded]) -> list[Sending]:
+        """Hand outputs over, one batch for each partition; a user's topic that is not there gets its fallback sent."""
+        batches: dict[Place, list[New]] = {}
+        counts = self.process.log.topics()
+        for output in outputs:
+            if output.users:
+                count = counts.get(output.topic, 0)
+                number = output.partition if output.partition >= 0 else home((output.key or b"").decode(), count or 1)
+                if number < count:
+                    output = output._replace(partition=number)
+                elif output.fallback is None:
+                    continue
+                else:
+                    output = output.fallback
+            batches.setdefault((output.topic, output.partition), []).append((output.key, output.value, output.headers))
+        return [self.process.producer.send(*place, records) for place, records in batches.items()]
+
+    # --- wakes
+
+    def _nudge(self, owner: Owner) -> None:
+        """Send wakes, if any are wanted and no tail is unread; at most one round at a time."""
+        if self._round is not None and not self._round.done:
+            return
+        self.look = False
+        if any(partition.left for partition in owner.partitions.values()):
+            return
+        again, now = self.process.settings.coordinator.wake_again_seconds, self.process.clock()
+        wakes = Wakes(owner, self._names, again, lambda: self.process.clock() / MICROS)
+        ready, ripe = wakes.ready(now), wakes.ripe(now)
+        self._look_at = now + int(again * MICROS) + 1
+        if ready or ripe:
+            self._round = self.process.spawn(f"{self.spec.name} wakes", self._wake(wakes, ready, ripe))
+
+    async def _wake(self, wakes: Wakes, ready: list[Wake], ripe: list[Partition]) -> None:
+        now = self.process.clock()
+        await Point("clock read")
+        ends = self.ends(ripe)
+        topic = self.process.wire.real(self.spec.wakes.name)
+        encode = self._wake_codec.encode
+        outputs = [
+            Encoded(topic, number, key.encode(), encode(WakeRecord(key=key, version=version)), ())
+            for number, key, version in [*ready, *wakes.due(now, ends)]
+        ]
+        await landed(self.send(outputs), "wakes sent")
+        self.look = True
+
+    def ends(self, ripe: Iterable[Partition]) -> dict[Place, int]:
+        """Where the inputs of these partitions end now: asked after the clock was read."""
+        return {
+            (topic.name, each.number): self.process.log.end(name, each.number)
+            for each in ripe
+            for name, topic in self.topics.items()
+        }
+
+    # --- commits
+
+    def commits(self) -> dict[Place, int]:
+        """What may be committed: up to the first record whose outputs are not acked."""
+        if self.owner is None:
+            return {}
+        return {place: min(self.unacked[place], default=at) for place, at in self.positions.items()}

@@ -1,0 +1,133 @@
+"""The host on a log in memory, its coordinator played by hand, all of it in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.api import Actor, Context
+from schemas.agents import AgentCommandKind, AgentEvent, AgentEventKind, AgentFault, AgentState
+from schemas.errors import OperatorError
+from schemas.topics import AGENT_COMMANDS, AGENT_EVENTS, TASK_REPORTS
+from tests.actors.memory_stage import MemoryStage
+from tests.actors.stage import outcomes
+from tests.actors.test_host_kafka import Diary
+
+
+async def nap(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    await asyncio.sleep(payload.get("seconds", 0))
+    return {"slept": payload.get("seconds", 0)}
+
+
+async def test_a_handler_that_sleeps_an_hour_costs_no_time(tmp_path: Path) -> None:
+    began = time.monotonic()
+    async with MemoryStage.open(tmp_path) as stage, stage.host(Actor("napper", nap)):
+        start = stage.now()
+        await stage.assign("napper", "t", {"seconds": 3600}, deadline=start + 7_200_000_000)
+        reports = await stage.reports(lambda seen: outcomes(seen), limit=4000)
+        assert [each.kind for each in reports] == ["started", "completed"]
+        assert reports[0].occurred_at == start + 250_000
+        assert stage.now() - start == pytest.approx(3_600_000_000, abs=20_000)
+    assert time.monotonic() - began < 10
+
+
+async def test_heartbeats_come_at_their_intervals_with_load_and_lag(tmp_path: Path) -> None:
+    async with MemoryStage.open(tmp_path) as stage, stage.host(Actor("napper", nap, heartbeat_interval_seconds=7)):
+        start = stage.now()
+        await stage.assign("napper", "t", {"seconds": 10})
+        await asyncio.sleep(29)
+        beats = [each for each in stage.decoded(AGENT_COMMANDS) if each.kind is AgentCommandKind.HEARTBEAT]
+        assert [(each.occurred_at - start) / 1e6 for each in beats] == [0, 7, 14, 21, 28]
+        assert [(each.load, each.inbox_lag) for each in beats[1:3]] == [(1, 0), (0, 0)]
+
+
+async def test_the_same_run_writes_the_same_bytes(tmp_path: Path) -> None:
+    async def history(place: Path) -> list[Any]:
+        async with MemoryStage.open(place) as stage, stage.host(Actor("napper", nap, max_in_flight=2)):
+            for n in range(20):
+                await stage.assign("napper", f"t{n}", {"seconds": n % 3})
+            await stage.reports(lambda seen: len(outcomes(seen)) == 20)
+            return stage.stored(TASK_REPORTS)
+
+    assert await history(tmp_path / "a") == await history(tmp_path / "b")
+
+
+async def test_a_killed_host_leaves_what_it_had_not_committed_to_the_next(tmp_path: Path) -> None:
+    diary = Diary()
+    async with MemoryStage.open(tmp_path) as stage:
+        async with stage.host(actor := Actor("slow", diary.wait)) as host:
+            for name in ("a", "b"):
+                await stage.assign("slow", name)
+            diary.gates["b/1"].set()
+            await stage.committed_to("slow", 0)
+            await stage.reports(lambda seen: "b" in outcomes(seen))
+            await asyncio.sleep(1)
+            assert await stage.committed("slow") == (0, "1;1+1")
+            stage.hosted = None
+            await host.kill()
+        diary.gates["a/1"].set()
+        async with stage.host(actor, enrol=False):
+            reports = await stage.reports(lambda seen: len(outcomes(seen)) == 2)
+        assert diary.begun == ["a/1", "b/1", "a/1"]
+        assert [each.task_id for each in reports if each.kind == "completed"] == ["b", "a"]
+
+
+async def test_an_assignment_that_ended_two_hosts_is_failed_by_the_third(tmp_path: Path) -> None:
+    diary = Diary()
+    async with MemoryStage.open(tmp_path) as stage:
+        await stage.enrol(actor := Actor("slow", diary.wait))
+        await stage.assign("slow", "a")
+        for _ in range(2):
+            async with stage.host(actor, enrol=False) as host:
+                await asyncio.sleep(0.01)
+                stage.hosted = None
+                await host.kill()
+        async with stage.host(actor, enrol=False):
+            reports = await stage.reports(lambda seen: outcomes(seen))
+        assert diary.begun == ["a/1", "a/1"]
+        assert reports[-1].error and reports[-1].error.message == "handler ended the process"
+
+
+async def test_drained_handlers_report_and_the_others_are_left(tmp_path: Path) -> None:
+    async with MemoryStage.open(tmp_path, actors__drain_seconds=5) as stage:
+        async with stage.host(Actor("napper", nap)):
+            await stage.assign("napper", "quick", {"seconds": 3})
+            await stage.assign("napper", "slow", {"seconds": 60})
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert outcomes(stage.decoded(TASK_REPORTS)) == {"quick": "completed"}
+        assert await stage.committed("napper") == (1, "")
+
+
+async def test_time_waits_for_threads_and_not_for_ever(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def count(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        gate.wait(payload["real_seconds"])
+        return {}
+
+    async with MemoryStage.open(tmp_path) as stage, stage.host(Actor("thread", count)):
+        start = stage.now()
+        await stage.assign("thread", "brief", {"real_seconds": 0.3})
+        (report,) = await stage.reports(lambda seen: outcomes(seen))
+        assert (report.kind, stage.now() - start < 100_000) == ("completed", True)
+
+
+async def test_a_refused_registration_says_why(tmp_path: Path) -> None:
+    async with MemoryStage.open(tmp_path) as stage:
+        with pytest.raises(OperatorError, match="is not wanted"):
+            async with stage.host(Actor("napper", nap), enrol=False) as host:
+                assert not host.ready
+                partition = next(each for each in (0, 1) if stage.log.end(stage.name(AGENT_COMMANDS), each))
+                refusal = AgentEvent(
+                    event_id="e", occurred_at=stage.now(), source="coordinator", kind=AgentEventKind.REFUSED,
+                    agent_id="napper", version=0, cause=f"m.agents.commands.{partition}.0", to_state=AgentState.ABSENT,
+                    error=AgentFault(code="agent_conflict", message="Agent 'napper' is not wanted"),
+                )  # fmt: skip
+                stage.put(AGENT_EVENTS, "napper", stage.codecs.of(AGENT_EVENTS.subject).encode(refusal))
+                host.poll()
