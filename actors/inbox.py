@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.ledger import Ledger
-from actors.mailbox import Mailbox, Work
+from actors.mailbox import NO_HEADERS, Mailbox, Work
 from actors.poison import Found
 from schemas.codec import Codec
 from schemas.errors import DecodeError, TroupeError
-from schemas.inbox import InboxKind, InboxRecord
+from schemas.inbox import AssignedTask, InboxKind, InboxRecord
+
+_ASSIGN, _CANCEL, _STOP = InboxKind.ASSIGN.value, InboxKind.CANCEL.value, InboxKind.STOP.value
 
 
 @dataclass(slots=True)
@@ -28,26 +31,28 @@ def take(found: Found, mailbox: Mailbox, ledger: Ledger, codec: Codec[InboxRecor
         ledger.take(found.offset)
         return
     try:
-        record = codec.decode(found.value)
+        fields = codec.decode_fields(found.value)
         ledger.take(found.offset)
-        _obey(record, found, mailbox, taken)
+        _obey(fields, found, mailbox, taken)
     except DecodeError as error:
         ledger.take(found.offset)
         taken.poison.append((mailbox, found, error))
 
 
-def _obey(record: InboxRecord, found: Found, mailbox: Mailbox, taken: Taken) -> None:
-    if record.kind is InboxKind.ASSIGN and record.task is not None:
-        trace = [pair for pair in found.headers if pair[0] == "traceparent"]
+def _obey(record: dict[str, Any], found: Found, mailbox: Mailbox, taken: Taken) -> None:
+    kind = record["kind"]
+    if kind == _ASSIGN and record["task"] is not None:
+        task = AssignedTask.read(record["task"])
+        trace = [pair for pair in found.headers if pair[0] == "traceparent"] if found.headers else NO_HEADERS
         place = (found.partition, found.offset)
-        if mailbox.accept(Work(mailbox, record.task, found.position, [place], record.correlation_id, trace)):
+        if mailbox.accept(Work(mailbox, task, found.position, [place], record["correlation_id"], trace)):
             taken.filled[mailbox.agent_id] = mailbox
         return
-    if record.kind is InboxKind.CANCEL and record.task_id is not None and record.epoch is not None:
-        if work := mailbox.cancel(record.task_id, record.epoch):
+    if kind == _CANCEL and record["task_id"] is not None and record["epoch"] is not None:
+        if work := mailbox.cancel(record["task_id"], record["epoch"]):
             taken.ended.append(work)
-    elif record.kind is InboxKind.STOP:
+    elif kind == _STOP:
         taken.stopped[found.topic] = mailbox
     else:
-        raise DecodeError(f"inbox record of kind '{record.kind}': its part is missing, or the agent takes none")
+        raise DecodeError(f"inbox record of kind '{kind}': its part is missing, or the agent takes none")
     mailbox.close(found.partition, found.offset)

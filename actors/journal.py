@@ -32,7 +32,8 @@ class Journal:
         """Open or create the file; `now` in microseconds: entries past their deadline can never come again."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._left = _read(path, now)
+        self.left = _read(path, now)
+        """What earlier processes left open: deadline and starts of each; empty most of the time."""
         self._running: dict[Identity, int] = {}  # deadline of what this process has started
         self._file = -1
         self._size = 0
@@ -40,7 +41,7 @@ class Journal:
 
     def starts(self, identity: Identity) -> int:
         """Starts of this assignment whose process ended before it did."""
-        left = self._left.get(identity)
+        left = self.left.get(identity)
         return left[1] if left else 0
 
     def begin(self, works: Iterable[Work]) -> None:
@@ -54,17 +55,17 @@ class Journal:
 
     def end(self, works: Iterable[Work]) -> None:
         """Write that these are settled."""
-        lines = []
+        ended = []
         for work in works:
             identity = work.task.task_id, work.task.epoch
             known = self._running.pop(identity, None) is not None
-            counted = bool(self._left) and self._left.pop(identity, None) is not None
+            counted = bool(self.left) and self.left.pop(identity, None) is not None
             if known or counted:
-                lines.append(f"- {identity[1]} 0 {identity[0]}\n")
-        if not self._running and not self._left:
+                ended.append(identity)
+        if not self._running and not self.left:
             self._truncate()
         else:
-            self._write(lines)
+            self._write([f"- {epoch} 0 {task_id}\n" for task_id, epoch in ended])
 
     def close(self, clean: bool) -> None:
         """Let go of the file; after a clean stop what still ran did not end the process, so it is forgotten."""
@@ -88,7 +89,7 @@ class Journal:
             self._size = 0
 
     def _rewrite(self) -> None:
-        left = self._left.items()
+        left = self.left.items()
         lines = [f"= {epoch} {deadline} {task_id} {starts}\n" for (task_id, epoch), (deadline, starts) in left]
         lines += [f"+ {epoch} {deadline} {task_id}\n" for (task_id, epoch), deadline in self._running.items()]
         scratch = self._path.with_suffix(".part")

@@ -9,7 +9,7 @@ a clock or an event loop; whoever runs the handlers tells it what happened.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -20,6 +20,8 @@ from schemas.inbox import AssignedTask
 
 REMEMBERED = 20_000
 """Assignments that a host remembers after their end; a coordinator repeats at most its last batches."""
+
+NO_HEADERS: Sequence[tuple[str, bytes]] = ()
 
 Identity = tuple[str, int]
 """(task_id, epoch): one assignment, over all agents."""
@@ -64,7 +66,7 @@ class Work:
     position: str
     places: list[tuple[int, int]]
     correlation_id: str | None = None
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    headers: Sequence[tuple[str, bytes]] = NO_HEADERS
     stage: Stage = Stage.WAITING
     reports: int = 0
     handle: Any = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from schemas.deadletters import DeadLetter, DeadLetterKind
 from schemas.task_row import HeaderPair
@@ -13,8 +13,7 @@ from schemas.tasks import TaskError
 Headers = Sequence[tuple[str, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A record as it lay in the log; `at` is its append time in microseconds."""
 
     topic: str

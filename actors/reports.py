@@ -6,8 +6,8 @@ reader sees one. A result that does not fit into a record becomes a failed repor
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from actors.handlers import sound
 from actors.mailbox import Work
@@ -21,7 +21,7 @@ class Report(NamedTuple):
 
     key: str
     value: bytes
-    headers: list[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes]]
     settles: Work | None
 
 
@@ -38,8 +38,8 @@ class Reporter:
     def progress(self, work: Work, fraction: float, note: str) -> None:
         """How far the work is, from 0 to 1."""
         record = self._record(work, ReportKind.PROGRESS, None, None)
-        record = record.model_copy(update={"progress": fraction, "note": sound(note) or None})
-        self._send(Report(work.task.task_id, self._codec.encode(record), work.headers, None))
+        record |= {"progress": fraction, "note": sound(note) or None}
+        self._send(Report(work.task.task_id, self._codec.encode_fields(record), work.headers, None))
 
     def completed(self, work: Work, result: str) -> None:
         """The handler returned; too large a result is a failure that no retry could mend."""
@@ -55,14 +55,18 @@ class Reporter:
         self._put(work, ReportKind.FAILED, None, error, final=True)
 
     def _put(self, work: Work, kind: ReportKind, result: str | None, error: TaskError | None, final: bool) -> None:
-        value = self._codec.encode(self._record(work, kind, result, error))
+        value = self._codec.encode_fields(self._record(work, kind, result, error))
         self._send(Report(work.task.task_id, value, work.headers, work if final else None))
 
-    def _record(self, work: Work, kind: ReportKind, result: str | None, error: TaskError | None) -> TaskReport:
-        task, number = work.task, work.reports
+    def _record(
+        self, work: Work, kind: ReportKind, result: str | None, error: TaskError | None
+    ) -> dict[str, Any]:
+        """The fields of a report; to make a TaskReport of them first would cost more than all the rest."""
+        task, number, position, agent_id = work.task, work.reports, work.position, work.mailbox.agent_id
         work.reports = number + 1
-        return TaskReport(
-            event_id=f"{work.position}.{number}", occurred_at=self._clock(), source=work.mailbox.agent_id,
-            correlation_id=work.correlation_id, causation_id=work.position, kind=kind, task_id=task.task_id,
-            agent_id=work.mailbox.agent_id, attempt=task.attempt, epoch=task.epoch, result=result, error=error,
-        )  # fmt: skip
+        return {
+            "event_id": f"{position}.{number}", "occurred_at": self._clock(), "source": agent_id, "actor": None,
+            "correlation_id": work.correlation_id, "causation_id": position, "kind": kind, "task_id": task.task_id,
+            "agent_id": agent_id, "attempt": task.attempt, "epoch": task.epoch, "progress": None, "note": None,
+            "result": result, "error": error, "usage": None,
+        }  # fmt: skip

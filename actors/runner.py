@@ -96,7 +96,7 @@ class Runner:
         self._lanes: set[asyncio.Task[None]] = set()
         self._opening = False  # a lane is about to take its first step
         self._current: Work | None = None  # the handler that is being stepped right now
-        self._closed = False
+        self._closed = self._abandoned = False
         self.broken: asyncio.Future[None] = self._loop.create_future()
         """Fails when a lane does, which only a mistake of ours can cause: the host must end, not go on with less."""
 
@@ -125,6 +125,7 @@ class Runner:
 
     async def abandon(self) -> None:
         """End the handlers that still run, without a report; they will be delivered again."""
+        self._abandoned = True
         lanes = list(self._lanes)
         for lane in lanes:
             lane.cancel()
@@ -171,17 +172,19 @@ class Runner:
         self._opening = False
         self._loop.call_soon(self._stepped)
         turn_ends = self._loop.time() + TURN_SECONDS
-        while self._refill() and not self._closed:
+        lane = asyncio.current_task()
+        assert lane is not None
+        while (self._wave or self._refill()) and not self._closed:
             work = self._wave.popleft()
             if work.stage is Stage.DROPPED:
                 self._over(work)
                 continue
-            self._current = work
-            alone = await self._perform(work)
-            if not alone:
+            self._current, work.handle = work, lane
+            await self._perform(work)
+            if self._current is not work:  # it suspended, so the queue is another lane's by now
                 self._pump()
                 return
-            if self._loop.time() > turn_ends:
+            if lane.cancelling() or self._loop.time() > turn_ends:
                 break  # `_stepped` is due and opens the next lane after the loop had its turn
         self._current = None
 
@@ -192,31 +195,30 @@ class Runner:
             work.timer = self._loop.call_later(self._limits.report_after_seconds, self._reporter.started, work)
         self._pump()
 
-    async def _perform(self, work: Work) -> bool:
-        """Run one handler and report; False if it suspended, so that the queue is another lane's by now."""
+    async def _perform(self, work: Work) -> None:
+        """Run one handler and report. Whatever the handler raises is a failed attempt, never an end of the host."""
         error: TaskError | None = None
         text = ""
         try:
-            if self._ended_the_process_before(work):
+            if self._journal.left and self._ended_the_process_before(work):
                 error = _ended_the_process(work)
             else:
-                text = result_text(await self._call(work))
-        except asyncio.CancelledError as raised:
+                operation, value = work.mailbox.operations.pick(work.task.payload)
+                context = self._context(work)
+                if operation.is_async:
+                    text = result_text(await operation.handler(value, context))
+                else:
+                    work.handle = None  # nothing can end a thread
+                    text = result_text(await self._threads.run(operation.handler, value, context))
+        except BaseException as raised:  # a handler may raise anything, KeyboardInterrupt too
+            if isinstance(raised, GeneratorExit) or self._abandoned:
+                raise
             if work.stage is not Stage.DROPPED:
-                if _cancelled_from_outside():
-                    raise
-                error = failure(raised, work.mailbox.agent_id, work.task.attempt)
-        except (Exception, SystemExit) as raised:
-            error = failure(raised, work.mailbox.agent_id, work.task.attempt)
-            surprise = None if isinstance(raised, TroupeError) else raised
-            self._log.warning(
-                "handler_failed", agent=error.agent_id, task=work.task.task_id, attempt=error.attempt,
-                error=error.message, exc_info=surprise,
-            )  # fmt: skip
-        alone = self._current is work
-        for timer in (work.timer, work.pacer):
-            if timer is not None:
-                timer.cancel()
+                error = self._failure(raised, work)
+        if work.timer is not None:
+            work.timer.cancel()
+        if work.pacer is not None:
+            work.pacer.cancel()
         self._failpoints.hit("handled")
         if work.stage is not Stage.DROPPED:
             if error is None:
@@ -224,7 +226,15 @@ class Runner:
             else:
                 self._reporter.failed(work, error)
         self._over(work)
-        return alone
+
+    def _failure(self, raised: BaseException, work: Work) -> TaskError:
+        error = failure(raised, work.mailbox.agent_id, work.task.attempt)
+        surprise = None if isinstance(raised, (TroupeError, asyncio.CancelledError)) else raised
+        self._log.warning(
+            "handler_failed", agent=error.agent_id, task=work.task.task_id, attempt=error.attempt,
+            error=error.message, exc_info=surprise,
+        )  # fmt: skip
+        return error
 
     def _over(self, work: Work) -> None:
         if not work.mailbox.finish(work):
@@ -235,15 +245,6 @@ class Runner:
         starts = self._journal.starts(work.identity)
         return starts > 0 and starts + 1 >= self._limits.max_starts
 
-    async def _call(self, work: Work) -> Any:
-        task = work.task
-        operation, value = work.mailbox.operations.pick(task.payload)
-        context = self._context(work)
-        if operation.is_async:
-            work.handle = asyncio.current_task()
-            return await operation.handler(value, context)
-        return await self._threads.run(operation.handler, value, context)
-
     def _context(self, work: Work) -> Context:
         task, limits = work.task, self._limits
 
@@ -251,10 +252,9 @@ class Runner:
             self._loop.call_soon_threadsafe(self._progress, work, fraction, note)
 
         return Context(
-            task_id=task.task_id, attempt=task.attempt, epoch=task.epoch, deadline_at=task.deadline_at,
-            last_attempt=task.last_attempt, logger=TaskLog(self._log, work), data_dir=limits.data_dir,
-            sources_root=limits.sources_root, send_progress=send_progress, pattern=task.pattern, type=task.type,
-            description=task.description, context=_mapping(task.context), metadata=_mapping(task.metadata),
+            task.task_id, task.attempt, task.epoch, task.deadline_at, task.last_attempt, TaskLog(self._log, work),
+            limits.data_dir, limits.sources_root, send_progress, task.pattern, task.type, task.description,
+            _mapping(task.context), _mapping(task.metadata),
         )  # fmt: skip
 
     def _progress(self, work: Work, fraction: float, note: str) -> None:
@@ -273,13 +273,10 @@ class Runner:
 
 
 def _mapping(text: str) -> Mapping[str, Any]:
-    value = json.loads(text) if text != "{}" else {}
+    if text == "{}":
+        return {}
+    value = json.loads(text)
     return value if isinstance(value, dict) else {}
-
-
-def _cancelled_from_outside() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _ended_the_process(work: Work) -> TaskError:

@@ -8,6 +8,7 @@ so that any Kafka tool shows it.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +27,17 @@ class Record(BaseModel):
     """A frozen value that can be written to a topic or a table; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Self:
+        """The record of fields that a codec has read, all of them and none checked again; enums stay their words."""
+        record = cls.__new__(cls)
+        put = object.__setattr__
+        put(record, "__dict__", fields)
+        put(record, "__pydantic_fields_set__", set(fields))
+        put(record, "__pydantic_extra__", None)
+        put(record, "__pydantic_private__", None)
+        return record
 
 
 class Envelope(Record):

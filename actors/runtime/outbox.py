@@ -78,10 +78,10 @@ class Outbox:
             batch = open_batches.get(partition)
             if batch is None:
                 batch = open_batches[partition] = producer.create_batch()
-            if batch.append(key=key.encode(), value=value, timestamp=None, headers=headers) is None:
+            if batch.append(key=key.encode(), value=value, timestamp=None, headers=[*headers]) is None:
                 futures.append(await producer.send_batch(batch, topic, partition=partition))
                 batch = open_batches[partition] = producer.create_batch()
-                if batch.append(key=key.encode(), value=value, timestamp=None, headers=headers) is None:
+                if batch.append(key=key.encode(), value=value, timestamp=None, headers=[*headers]) is None:
                     raise ValueError(f"a report of {len(value)} bytes fits no batch")  # never dropped in silence
         for partition, batch in open_batches.items():
             futures.append(await producer.send_batch(batch, topic, partition=partition))

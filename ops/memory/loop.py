@@ -35,6 +35,10 @@ class Agenda(Protocol):
     def in_threads(self) -> int:
         """Those that run in threads."""
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for what comes of `work`; else time moves for the loop's own timers only."""
+
     def due(self) -> int | None:
         """When `work` wants to be called next, microseconds of the clock."""
 
@@ -42,7 +46,9 @@ class Agenda(Protocol):
         """Do what is due."""
 
     def idle(self, until: int | None) -> bool:
-        """Nothing is runnable before `until`, the loop's next timer; whether this has changed by now."""
+        """Nothing is runnable before `until`, the loop's next timer, and nobody outside is at work; called each time
+        before the clock moves. Whether it made something runnable.
+        """
 
 
 class VirtualTime:
@@ -101,30 +107,29 @@ class VirtualTime:
     def _next(self, timeout: float | None = None) -> Any:
         """In the place of `select`: events, or a step of the clock."""
         events = self._select(0)
-        if events or (timeout is not None and timeout <= 0):
+        if events:
             self._gave_up = None
+        if events or (timeout is not None and timeout <= 0):
             return events
-        if self._works_outside():
+        sockets = len(self._selector.get_map()) > self._sockets
+        jobs = self._jobs, self._agenda.in_threads
+        if (any(jobs) and jobs != self._gave_up) or (sockets and self._agenda.running):
             events = self._select(self._patience)
             if events:
                 self._gave_up = None
                 return events
-            self._gave_up = self._jobs, self._agenda.in_threads
+            self._gave_up = jobs
         now, own = self._clock.now, self._agenda.due()
         until = None if timeout is None else now + max(1, math.ceil(timeout * MICROS))
-        if self._agenda.idle(until):
-            return []
+        if not any(jobs) and not sockets:
+            if self._agenda.idle(until):
+                return []
+        elif until is None and not self._agenda.awaited:
+            return self._select(None)  # somebody waits for the world outside, and for nothing else
         times = [each for each in (own, until) if each is not None]
         if not times:
-            return self._select(None)  # nothing of ours will ever come: only the world outside can bring something
+            return self._select(None)
         self._clock.advance(max(0, min(times) - now))
         if own is not None and own <= self._clock.now:
             self._loop.call_soon(self._agenda.work)
         return []
-
-    def _works_outside(self) -> bool:
-        """Whether somebody else is at work of whom the loop will hear."""
-        jobs = self._jobs, self._agenda.in_threads
-        if any(jobs) and jobs != self._gave_up:
-            return True
-        return self._agenda.running > 0 and len(self._selector.get_map()) > self._sockets

@@ -58,6 +58,10 @@ class MemoryStage:
     def in_threads(self) -> int:
         return self.hosted.in_threads if self.hosted else 0
 
+    @property
+    def awaited(self) -> bool:
+        return False
+
     def due(self) -> int | None:
         return self.hosted.due() if self.hosted else None
 

@@ -1,0 +1,164 @@
+"""The client of a system in memory: the same questions as `ops.client.Client`, answered from the log at hand.
+
+What is waited for comes by events of the log, in virtual time. A wait is a value that others can see, so that whoever turns
+the wheel can say when nothing will ever come of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ops.client import Submitted
+from ops.commands import cloud_event_headers, command_of
+from ops.memory.log import MemoryLog, Stored
+from ops.views.tasks import TaskFold, TaskStatus
+from schemas.codec import Codecs
+from schemas.errors import DecodeError, PayloadTooLarge, UnknownSchemaId
+from schemas.partitioning import home
+from schemas.settings import Settings
+from schemas.tasks import TaskCommand, TaskEvent, TaskResult
+from schemas.topics import TASK_EVENTS, TASK_REQUESTS, TASK_RESULTS, Topic
+
+MICROS = 1_000_000
+_AT_ONCE = 1000
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """Somebody who waits for news of a task, at most until a time in microseconds; `told` is resolved by news."""
+
+    task_id: str
+    until: int
+    told: asyncio.Future[None]
+
+
+class MemoryClient:
+    """Submits tasks and finds out what became of them. `sent` is called after each append."""
+
+    def __init__(
+        self, settings: Settings, codecs: Codecs, log: MemoryLog, sent: Callable[[], None], source: str = "client"
+    ) -> None:
+        self.waiters: list[Waiter] = []
+        self._settings, self._codecs, self._log, self._sent, self._source = settings, codecs, log, sent, source
+        self._next: dict[tuple[str, int], int] = {}
+        self._events: defaultdict[str, list[TaskEvent]] = defaultdict(list)
+        self._results: defaultdict[str, list[TaskResult]] = defaultdict(list)
+        self._positions: dict[str, str] = {}
+        self._count = 0
+
+    async def submit(self, *, watched: bool = False, **fields: Any) -> str:
+        """Submit a task; return its id. The fields are those of TaskCommand; `payload`, `context` and `metadata` are JSON
+        values; ids that are not given are counted, so that the same run makes the same ones.
+
+        Raises InvalidInput for fields that make no command, PayloadTooLarge.
+        """
+        self._count += 1
+        given = {"task_id": f"task-{self._count}"} | {key: value for key, value in fields.items() if value is not None}
+        command = command_of(self._source, given)
+        own = {"event_id": f"{self._source}.{self._count}", "occurred_at": self._log.clock.now}
+        submitted = await self.send(command.model_copy(update=own))
+        self._positions[submitted.task_id] = submitted.position
+        return submitted.task_id
+
+    async def send(self, command: TaskCommand) -> Submitted:
+        """Append a command as it is. Raises PayloadTooLarge."""
+        record_headers = cloud_event_headers(command)
+        value = self._codecs.of(TASK_REQUESTS.subject).encode(command)
+        size = len(value) + sum(len(name) + len(text) for name, text in record_headers)
+        if size > self._settings.limits.max_record_bytes:
+            raise PayloadTooLarge(size, self._settings.limits.max_record_bytes)
+        topic, partition = self._home(TASK_REQUESTS, command.task_id)
+        offset = self._log.append(topic, partition, [(command.task_id.encode(), value, tuple(record_headers))])
+        self._sent()
+        return Submitted(command.task_id, f"{topic}.{partition}.{offset}")
+
+    async def wait(self, task_id: str, timeout_s: float) -> TaskStatus | None:
+        """What became of a task, as soon as it is finished, at the latest after `timeout_s` of virtual time; None if
+        nothing is known. Which answer counts for an id that was submitted again is as in `ops.client.Client.wait`.
+        """
+        until = self._log.clock.now + int(timeout_s * MICROS)
+        while True:
+            fold = self._fold(task_id)
+            decided = self._decided(fold)
+            if decided and fold.answered():
+                return fold.status()
+            if self._log.clock.now >= until:
+                return fold.status() if decided else None
+            await self._news(task_id, until)
+
+    async def status(self, task_id: str) -> TaskStatus | None:
+        """What is known of a task now, None if nothing is."""
+        return self.seen(task_id)
+
+    async def events(self, task_id: str) -> list[TaskEvent]:
+        """The events of a task, each once, in the order of its versions."""
+        found = self.seen(task_id)
+        return [] if found is None else found.history
+
+    def seen(self, task_id: str) -> TaskStatus | None:
+        """The same as `status`, at once."""
+        return self._fold(task_id).status()
+
+    def tell(self) -> None:
+        """There is news: every waiter looks again."""
+        for waiter in self.waiters:
+            if not waiter.told.done():
+                waiter.told.set_result(None)
+
+    def _decided(self, fold: TaskFold) -> bool:
+        """Whether the submit that is asked about was decided: an event says so, or the coordinator's commit."""
+        position = self._positions.get(fold.task_id)
+        if position is None or fold.decided():
+            return True
+        topic, partition, offset = position.rsplit(".", 2)
+        group = f"{self._settings.kafka.topic_prefix}coordinator"
+        committed = self._log.committed(group, topic, int(partition))
+        return committed is not None and committed[0] > int(offset)
+
+    def _fold(self, task_id: str) -> TaskFold:
+        self._read()
+        fold = TaskFold(task_id, self._positions.get(task_id))
+        for event in self._events[task_id]:
+            fold.add_event(event)
+        for result in self._results[task_id]:
+            fold.add_result(result)
+        return fold
+
+    def _read(self) -> None:
+        for topic in (TASK_EVENTS, TASK_RESULTS):
+            name = self._settings.kafka.topic_prefix + topic.name
+            for partition in range(self._log.topics()[name]):
+                while records := self._log.read(name, partition, self._next.get((name, partition), 0), _AT_ONCE):
+                    self._next[name, partition] = records[-1].offset + 1
+                    for record in records:
+                        self._note(topic, record)
+
+    def _note(self, topic: Topic, record: Stored) -> None:
+        try:
+            found = self._codecs.of(topic.subject).decode(record.value or b"")
+        except (DecodeError, UnknownSchemaId):  # somebody else's record
+            return
+        if isinstance(found, TaskEvent):
+            self._events[found.task_id].append(found)
+        elif isinstance(found, TaskResult):
+            self._results[found.task_id].append(found)
+
+    def _home(self, topic: Topic, key: str) -> tuple[str, int]:
+        name = self._settings.kafka.topic_prefix + topic.name
+        return name, home(key, self._log.topics()[name])
+
+    async def _news(self, task_id: str, until: int) -> None:
+        """Return when anything was appended, or at `until`. Raises what the waiter was told instead."""
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(task_id, until, loop.create_future())
+        self.waiters.append(waiter)
+        timer = loop.call_later((until - self._log.clock.now) / MICROS, self.tell)
+        try:
+            await waiter.told
+        finally:
+            timer.cancel()
+            self.waiters.remove(waiter)
