@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from schemas.deadletters import DeadLetter, DeadLetterKind
-from schemas.task_row import HeaderPair
+from schemas.deadletters import DeadLetter, DeadLetterKind, HeaderPair
 from schemas.tasks import TaskError
 
 Headers = Sequence[tuple[str, bytes]]

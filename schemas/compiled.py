@@ -10,9 +10,8 @@ stay with fastavro.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from operator import itemgetter
 from typing import Any
 
 from schemas.errors import SchemaError
@@ -31,10 +30,6 @@ DAMAGES = (ValueError, LookupError, struct.error)
 
 _SMALL_INTS = 4096
 _ONE_BYTE_SYMBOLS = 64
-
-_RUN_LEAST, _RUN_MOST = 3, 8
-"""Neighbouring fields with defaults that are looked at together. Most of a record's fields are at their default most of the
-time; a run of them is one comparison. A longer run is cheaper still, but one field that is set spoils it."""
 
 
 def compile_writer(schema: Any) -> Write:
@@ -150,77 +145,15 @@ class _Source:
         return name
 
 
-# --- runs of fields at their defaults
-
-
-def _runs(fields: Sequence[Any]) -> Iterator[tuple[Sequence[Any], bytes | None]]:
-    """The fields in their order, in runs with the bytes of their defaults, or one by one with None."""
-    run: list[Any] = []
-    data = b""
-    for field in fields:
-        own = _default_bytes(field)
-        if run and (own is None or len(run) == _RUN_MOST):
-            yield from _closed(run, data)
-            run, data = [], b""
-        if own is None:
-            yield [field], None
-        else:
-            run.append(field)
-            data += own
-    yield from _closed(run, data)
-
-
-def _closed(run: list[Any], data: bytes) -> Iterator[tuple[Sequence[Any], bytes | None]]:
-    if len(run) >= _RUN_LEAST:
-        yield run, data
-    else:
-        yield from (([field], None) for field in run)
-
-
-def _default_bytes(field: Any) -> bytes | None:
-    """A default as it is written; None where there is none, or none that can be compared with `==` and be the same."""
-    default, schema = field.get("default", ...), field["type"]
-    if default is None or default in ([], {}):  # the first branch of a union, or a block that ends at once
-        return b"\0"
-    if isinstance(default, bool):
-        return _BOOLEANS[default]
-    if isinstance(default, int):
-        return _zigzag(64, default) if schema in ("int", "long") else None
-    if not isinstance(default, str) or schema == "bytes":
-        return b"\0" if default == "" else None
-    if schema == "string":
-        data = default.encode()
-        return _zigzag(64, len(data)) + data
-    symbols = schema.get("symbols") if isinstance(schema, dict) else None
-    return None if symbols is None else _zigzag(32, symbols.index(default))
-
-
-def _default_value(field: Any) -> Any:
-    default = field["default"]
-    return b"" if field["type"] == "bytes" else default
-
-
 class _Writer(_Source):
     """Statements that append `v` to `out`."""
 
     def fields(self, schema: Any, of: str, depth: int) -> None:
         """All fields of the record in variable `of`, a mapping."""
         _, record = self.kind(schema)
-        for run, data in _runs(record["fields"]):
-            if data is None:
-                self._field(run[0], of, depth)
-                continue
-            take, defaults, written = self.fresh("TAKE"), self.fresh("DEFAULTS"), self.fresh("WRITTEN")
-            self.constants[take] = itemgetter(*[field["name"] for field in run])
-            self.constants[defaults] = tuple(_default_value(field) for field in run)
-            self.constants[written] = data
-            self.put(depth, f"if {take}({of}) == {defaults}:", f"    out += {written}", "else:")
-            for field in run:
-                self._field(field, of, depth + 1)
-
-    def _field(self, field: Any, of: str, depth: int) -> None:
-        self.put(depth, f"v = {of}[{field['name']!r}]")
-        self.value(field["type"], depth)
+        for field in record["fields"]:
+            self.put(depth, f"v = {of}[{field['name']!r}]")
+            self.value(field["type"], depth)
 
     def value(self, schema: Any, depth: int) -> None:
         """Whatever is in `v`."""
@@ -279,20 +212,11 @@ class _Reader(_Source):
     end, and the next look or the last comparison fails."""
 
     def record(self, schema: Any, target: str, depth: int) -> None:
-        """A dictionary of all fields. Empty arrays may be shared; the models copy what they are given."""
+        """A dictionary of all fields."""
         _, record = self.kind(schema)
         self.put(depth, f"{target} = {{}}")
-        for run, data in _runs(record["fields"]):
-            inside = depth
-            if data is not None:
-                defaults, written = self.fresh("DEFAULTS"), self.fresh("WRITTEN")
-                self.constants[defaults] = {field["name"]: _default_value(field) for field in run}
-                self.constants[written] = data
-                self.put(depth, f"if data[p : p + {len(data)}] == {written}:")
-                self.put(depth, f"    {target}.update({defaults})", f"    p += {len(data)}", "else:")
-                inside = depth + 1
-            for field in run:
-                self.value(field["type"], f"{target}[{field['name']!r}]", inside)
+        for field in record["fields"]:
+            self.value(field["type"], f"{target}[{field['name']!r}]", depth)
 
     def value(self, schema: Any, target: str, depth: int) -> None:
         """Whatever the schema says."""

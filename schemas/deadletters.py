@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.base import Enum, Envelope, Int, Json, Micros
-from schemas.task_row import HeaderPair
+from schemas.base import Enum, Envelope, Int, Json, Micros, Record
 from schemas.tasks import TaskError
 
 
@@ -13,6 +12,13 @@ class DeadLetterKind(Enum):
     TASK = "task"
     POISON = "poison"
     UNKNOWN = "unknown"
+
+
+class HeaderPair(Record):
+    """One Kafka header of the record."""
+
+    key: str
+    value: bytes
 
 
 class DeadLetter(Envelope):

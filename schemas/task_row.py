@@ -11,13 +11,6 @@ from schemas.policies import RetryPolicy
 from schemas.tasks import Admission, TaskError, TaskEventKind, TaskState
 
 
-class HeaderPair(Record):
-    """One Kafka header of the request."""
-
-    key: str
-    value: bytes
-
-
 class TaskRow(Record):
     """State of one task. Instants in microseconds, `0` where there is none."""
 
@@ -32,12 +25,12 @@ class TaskRow(Record):
     instance: str
     seq: int
     registry_at: Json
-    # the request
+    # the request; `headers` as `schemas.headers` packs them
     position: str
     body_hash: str
     payload_hash: str
     request: bytes = b""
-    request_headers: list[HeaderPair] = []
+    headers: bytes = b""
     pattern: str | None = None
     type: str = ""
     required_capabilities: list[str] = []

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 
-from schemas.deadletters import DeadLetter, DeadLetterKind
-from schemas.task_row import HeaderPair, TaskRow
+from schemas.deadletters import DeadLetter, DeadLetterKind, HeaderPair
+from schemas.headers import unpack_headers
+from schemas.task_row import TaskRow
 from schemas.tasks import TaskError
 from schemas.topics import DEAD_LETTERS
 from streams.processor import Event, Headers, Output
@@ -36,7 +37,7 @@ def of_task(row: TaskRow, event: Event, n: int, trace: Headers) -> Output:
         offset=int(offset),
         original_key=row.task_id.encode(),
         original_value=row.request,
-        headers=row.request_headers,
+        headers=_pairs(unpack_headers(row.headers)),
         error=error,
         attempts=row.attempts,
         failed_step=f"attempt {row.attempts}" if row.attempts else "admission",
@@ -67,13 +68,17 @@ def of_record(event: Event, key: bytes | None, error: TaskError, n: int, failed_
         offset=int(offset),
         original_key=key,
         original_value=event.value,
-        headers=[HeaderPair(key=name, value=value) for name, value in event.headers],
+        headers=_pairs(event.headers),
         error=error,
         failed_step=failed_step,
         first_failed_at=event.now,
         created_at=event.now,
     )
     return Output(DEAD_LETTERS, event.position, letter, headers=_connect_headers(letter))
+
+
+def _pairs(headers: Headers) -> list[HeaderPair]:
+    return [HeaderPair(key=name, value=value) for name, value in headers]
 
 
 def _connect_headers(letter: DeadLetter) -> Headers:

@@ -7,6 +7,7 @@ canonical JSON, defaults filled in, without the id and without what merely accom
 from __future__ import annotations
 
 from json.encoder import encode_basestring as quoted
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from schemas.canonical import canonical, digest, load_json
@@ -29,11 +30,9 @@ _EMPTY = "{}"
 _NOT_THE_CLIENTS = frozenset(
     {"event_id", "occurred_at", "source", "actor", "correlation_id", "causation_id", "task_id", "kind"}
 )
-_HASHED = tuple(
-    (name, field.get_default(call_default_factory=True))
-    for name, field in sorted(TaskCommand.model_fields.items())  # canonical order
-    if name not in _NOT_THE_CLIENTS
-)
+_HASHED = tuple(sorted(TaskCommand.model_fields.keys() - _NOT_THE_CLIENTS))  # canonical order
+_DEFAULTS = tuple(TaskCommand.model_fields[name].get_default(call_default_factory=True) for name in _HASHED)
+_values = itemgetter(*_HASHED)
 
 
 class Body(NamedTuple):
@@ -51,13 +50,10 @@ def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
     this version knows the field already or not.
     """
     wrong: Fault | None = None
-    fields = command.__dict__
     members: list[str] = []
     payload = _EMPTY
-    for name, default in _HASHED:
-        value = fields[name]
-        if value is default or value == default:
-            continue
+    values = zip(_HASHED, _values(command.__dict__), _DEFAULTS, strict=True)
+    for name, value in [(name, value) for name, value, default in values if value is not default and value != default]:
         if name not in _JSON_FIELDS:
             members.append(f'"{name}":{_canonical_field(value)}')
             continue

@@ -51,7 +51,7 @@ _NOT_IN_EVENTS = {"payload"}
 
 def of_row(know: Knowledge, row: TaskRow, event: Event) -> Iterator[Output]:
     """What follows from a transition."""
-    trace = _trace(event) or trace_of(row.request_headers)
+    trace = _trace(event) or trace_of(row)
     yield Output(TASK_EVENTS, row.task_id, _task_event(row, event), headers=trace)
     n = 1
     if row.revoked_agent_id is not None:
@@ -83,7 +83,10 @@ def of_note(know: Knowledge, made: Note, event: Event) -> Iterator[Output]:
 
 def _trace(event: Event) -> Headers:
     """The trace that a record belongs to; a timer's has none, and the task goes on under that of its request."""
-    return tuple(header for header in event.headers if header[0] == TRACE) if event.headers else ()
+    for header in event.headers:
+        if header[0] == TRACE:
+            return (header,)
+    return ()
 
 
 # --- events

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from schemas.base import Micros
-from schemas.task_row import HeaderPair, TaskRow
+from schemas.headers import Headers, pack_headers, unpack_headers
+from schemas.task_row import TaskRow
 from schemas.tasks import IN_FLIGHT, TERMINAL, TaskError, TaskEventKind, TaskState
 from streams.processor import Event
 
@@ -19,6 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 SECOND = 1_000_000
 TRACE = "traceparent"
+_TRACE_BYTES = TRACE.encode()
 KEPT_ERRORS = 10
 _ERROR_CHARACTERS = 500
 
@@ -80,7 +82,7 @@ def finish(row: TaskRow, event: Event, kind: TaskEventKind, state: TaskState, **
     if state is not TaskState.DEAD_LETTERED:
         fields |= {
             "request": b"",
-            "request_headers": [pair for pair in row.request_headers if pair.key == TRACE],
+            "headers": pack_headers(trace_of(row)),
             "required_capabilities": [],
             "errors": [],
         }
@@ -112,6 +114,8 @@ def due_at(row: TaskRow) -> Micros | None:
     return due
 
 
-def trace_of(pairs: list[HeaderPair]) -> tuple[tuple[str, bytes], ...]:
-    """The trace header among a request's."""
-    return tuple((pair.key, pair.value) for pair in pairs if pair.key == TRACE)
+def trace_of(row: TaskRow) -> Headers:
+    """The trace header among the request's."""
+    if _TRACE_BYTES not in row.headers:
+        return ()
+    return tuple(pair for pair in unpack_headers(row.headers) if pair[0] == TRACE)

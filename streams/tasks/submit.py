@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from schemas.task_row import HeaderPair, TaskRow
+from schemas.headers import pack_headers
+from schemas.task_row import TaskRow
 from schemas.tasks import Admission, TaskCommand, TaskEventKind, TaskState
 from streams.faults import Fault, fault
 from streams.processor import Change, Event, Note
@@ -15,8 +16,6 @@ from streams.tasks.notes import refused
 from streams.tasks.rows import BLANK, SECOND, evolve, finish, turn
 
 Decision = Change[TaskRow] | Note | None
-
-_PAIR = HeaderPair(key="", value=b"")
 
 
 def submit(know: Knowledge, row: TaskRow | None, event: Event, command: TaskCommand) -> Decision:
@@ -69,7 +68,7 @@ def _new_row(know: Knowledge, event: Event, command: TaskCommand, body: Body) ->
             "body_hash": body.body_hash,
             "payload_hash": body.payload_hash,
             "request": event.value,
-            "request_headers": [evolve(_PAIR, {"key": key, "value": value}) for key, value in event.headers],
+            "headers": pack_headers(event.headers),
             "pattern": command.pattern,
             "type": command.type,
             "required_capabilities": sorted(set(command.required_capabilities)),
