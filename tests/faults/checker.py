@@ -16,6 +16,7 @@ import rocksdict
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from schemas.agents import AgentState
 from schemas.changelog import HEADER_KEY
 from schemas.codec import Codecs
 from schemas.deadletters import DeadLetterKind
@@ -37,7 +38,7 @@ from tests.faults.submitter import Entry
 from topology import troupe
 
 RUNNING = (TaskState.ASSIGNED, TaskState.RUNNING)
-TRANSITIONS = frozenset(list(TaskEventKind)[:11])
+TRANSITIONS = frozenset([*list(TaskEventKind)[:11], TaskEventKind.REASSIGNED])
 
 
 @dataclass
@@ -243,7 +244,8 @@ class Checker:
             fold.values.pop(place, None)
             return
         again = before is not None and fold.values[place] == found.value
-        if not again and row.version != (1 if before is None else before.version + 1):
+        anew = before is None or getattr(before, "state", None) is AgentState.ABSENT  # an ended row's key begins anew
+        if not again and row.version != (1 if anew else before.version + 1):
             fold.jumps.append(f"{found.key!r} {before and before.version} -> {row.version}")
         left = before is not None and getattr(before, "state", None) in TERMINAL and row.state != before.state
         if left:
