@@ -49,6 +49,8 @@ class MemoryClient:
         self._results: defaultdict[str, list[TaskResult]] = defaultdict(list)
         self._positions: dict[str, str] = {}
         self._count = 0
+        self.follower: Callable[[TaskEvent], None] | None = None
+        """Called with each event of a task, once, as soon as it is in the log."""
 
     async def submit(self, *, watched: bool = False, **fields: Any) -> str:
         """Submit a task; return its id. The fields are those of TaskCommand; `payload`, `context` and `metadata` are JSON
@@ -105,6 +107,8 @@ class MemoryClient:
 
     def tell(self) -> None:
         """There is news: every waiter looks again."""
+        if self.follower is not None:
+            self._read()
         for waiter in self.waiters:
             if not waiter.told.done():
                 waiter.told.set_result(None)
@@ -143,7 +147,10 @@ class MemoryClient:
         except (DecodeError, UnknownSchemaId):  # somebody else's record
             return
         if isinstance(found, TaskEvent):
-            self._events[found.task_id].append(found)
+            known = self._events[found.task_id]
+            if self.follower is not None and all(found.event_id != each.event_id for each in known):
+                self.follower(found)
+            known.append(found)
         elif isinstance(found, TaskResult):
             self._results[found.task_id].append(found)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,8 @@ from streams.runtime.memory import MemoryCoordinator
 from streams.runtime.memory_group import Group
 from streams.runtime.memory_table import Disk
 from topology import troupe
+
+__all__ = ["NotCompleted", "Rehearsal", "Stuck"]
 
 HOUR_S = 3600.0
 PARTITIONS = 2
@@ -156,6 +158,11 @@ class Rehearsal:
     async def events(self, task_id: str) -> list[TaskEvent]:
         """The events of a task, each once, in the order of its versions."""
         return await self.client.events(task_id)
+
+    def follow(self, told: Callable[[TaskEvent], None]) -> None:
+        """Call `told` with each event of any task from now on, as soon as it is written."""
+        self.client.seen("")  # what is there already is no news
+        self.client.follower = told
 
     # --- time
 
