@@ -18,9 +18,6 @@ from actors.handlers import Operations
 from actors.ledger import Ledger
 from schemas.inbox import AssignedTask
 
-REMEMBERED = 20_000
-"""Assignments that a host remembers after their end; a coordinator repeats at most its last batches."""
-
 NO_HEADERS: Sequence[tuple[str, bytes]] = ()
 
 Identity = tuple[str, int]
@@ -28,12 +25,16 @@ Identity = tuple[str, int]
 
 
 class Past:
-    """The last finished and cancelled assignments of a host, so that a second delivery of one is not worked on."""
+    """The last finished and cancelled assignments of a host, so that a second delivery of one is not worked on.
 
-    __slots__ = ("_known",)
+    `remembered`: how many; a coordinator repeats at most its last batches.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_known", "_remembered")
+
+    def __init__(self, remembered: int = 20_000) -> None:
         self._known: dict[Identity, None] = {}
+        self._remembered = remembered
 
     def __contains__(self, identity: Identity) -> bool:
         return identity in self._known
@@ -41,7 +42,7 @@ class Past:
     def add(self, identity: Identity) -> None:
         known = self._known
         known[identity] = None
-        if len(known) > REMEMBERED:
+        if len(known) > self._remembered:
             del known[next(iter(known))]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from actors.api import Context
 from actors.handlers import Operations
 from actors.ledger import Ledger
-from actors.mailbox import REMEMBERED, Mailbox, Past, Stage, Work
+from actors.mailbox import Mailbox, Past, Stage, Work
 from schemas.inbox import AssignedTask
 
 NOW = 1_000
@@ -158,10 +158,10 @@ def test_a_revoked_partition_keeps_what_runs_and_leaves_what_waits() -> None:
 
 
 def test_the_memory_of_finished_assignments_is_bounded() -> None:
-    box = mailbox()
-    for n in range(REMEMBERED + 5):
+    box = Mailbox("echo", 10, Operations(echo), Past(100), {0: Ledger(0)})
+    for n in range(105):
         box.cancel(f"t{n}", 1)
-    assert len(box.past._known) == REMEMBERED
+    assert len(box.past._known) == 100
     assert ("t4", 1) not in box.past
     assert ("t5", 1) in box.past
 
