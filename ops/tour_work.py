@@ -27,6 +27,7 @@ TITLE = "Monthly change in US jobs"
 UNIT = "thousand jobs, seasonally adjusted"
 UNKNOWN, INGEST, DETECT = "demo-unknown", "demo-ingest", "demo-detect"
 SHOWN = (TASK_EVENTS, TASK_RESULTS, AGENT_REGISTRY)
+PICTURE = "anomalies.png"
 LAST = 4
 """Records shown of each topic."""
 
@@ -107,7 +108,7 @@ def picture(settings: Settings, tasks: list[TaskStatus], out: Path) -> Path:
     ingested, detected = (task.document()["result"] for task in tasks[1:])
     column = read_column(settings.data_dir, DataRef(**ingested["data_ref"]), FIELD, TIME_FIELD)
     places = {row: place for place, row in enumerate(column.rows)}
-    path = out / "anomalies.png"
+    path = out / PICTURE
     draw_series(
         path,
         title=TITLE,

@@ -24,7 +24,7 @@ from ops.supervise import Plan
 from ops.tour import tour
 from ops.tour_offline import offline_tour
 from ops.tour_stage import Stage
-from ops.tour_work import Tour
+from ops.tour_work import PICTURE, Tour
 from schemas.errors import OperatorError, TroupeError
 from schemas.settings import load_settings, process_environment
 
@@ -73,6 +73,8 @@ def _show(out: Path | None, stage: Stage, stay: bool, as_json: bool) -> None:
     finally:
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
+        if out is None and not (pictures / PICTURE).exists():
+            shutil.rmtree(pictures, ignore_errors=True)
     if as_json:
         print_json(seen.document())
     if seen.left_running:
