@@ -90,9 +90,9 @@ class Rehearsal:
         """Raises OperatorError if an agent cannot be registered, or for a loop that is not asyncio's own."""
         place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="troupe-rehearsal-"))
         self.settings = self._given.model_copy(update={"data_dir": Path(place)})
-        self._codecs = memory_codecs(self.settings)
+        self.codecs = memory_codecs(self.settings)
         create_topics(self.log, self.settings, troupe())
-        self.client = MemoryClient(self.settings, self._codecs, self.log, self._nudge, "rehearsal")
+        self.client = MemoryClient(self.settings, self.codecs, self.log, self._nudge, "rehearsal")
         self._owner, self._began = asyncio.current_task(), self.clock.now
         try:
             self._stack.enter_context(plain_logs())
@@ -188,7 +188,7 @@ class Rehearsal:
         """Start the coordinator again: it recovers from its changelog and goes on where the log says."""
         self.crash_coordinator()
         self._coordinator = MemoryCoordinator(
-            self.settings, processors(self.settings, troupe(), self._codecs), self._codecs, self.log,
+            self.settings, processors(self.settings, troupe(), self.codecs), self.codecs, self.log,
             lambda: self.clock.now, self._group, self._disk,
         )  # fmt: skip
         self._nudge()
@@ -207,7 +207,7 @@ class Rehearsal:
             self._actors = list(actors)
         seat = self.settings.data_dir / "hosts" / self.settings.actors.host
         self._host = MemoryHost(
-            self.settings, self._actors, self._codecs, self.log, lambda: self.clock.now, seat, self._nudge
+            self.settings, self._actors, self.codecs, self.log, lambda: self.clock.now, seat, self._nudge
         )
         self._host.start()
         self._nudge()
