@@ -20,6 +20,7 @@ from schemas.agents import AgentState
 from schemas.changelog import HEADER_KEY
 from schemas.codec import Codecs
 from schemas.deadletters import DeadLetterKind
+from schemas.errors import DecodeError
 from schemas.settings import Settings
 from schemas.tasks import TERMINAL, ReportKind, TaskEventKind, TaskState
 from schemas.topics import (
@@ -227,8 +228,8 @@ class Checker:
                 fold.last[each.partition, each.key] = each.value
                 continue
             batch, pending[each.partition] = pending[each.partition], []
-            header = headers.decode(each.value)
-            if header.base != each.offset - header.count or header.count != len(batch):
+            header = _readable(headers, each.value)
+            if header is None or header.base != each.offset - header.count or header.count != len(batch):
                 fold.strays += 1
                 continue
             for row in batch:
@@ -308,6 +309,14 @@ class Checker:
             if place in told and place in deadlines and told[place] < deadlines[place]:
                 self._bad["timed out with its report in the log"].append(f"{place}")
         self._facts["timeouts"] = timeouts
+
+
+def _readable(codec: Any, value: bytes | None) -> Any:
+    """The header row of a value, None for one that somebody else wrote."""
+    try:
+        return None if value is None else codec.decode(value)
+    except DecodeError:
+        return None
 
 
 def top_load(events: list[Found], begun: int, ended: int) -> int:
