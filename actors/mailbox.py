@@ -126,13 +126,19 @@ class Mailbox:
             behind.append(work)
         return True
 
-    def cancel(self, task_id: str, epoch: int) -> Work | None:
-        """Withdraw an assignment; the work whose handler runs and must be ended by the caller, or None."""
+    def cancel(self, task_id: str, epoch: int, place: tuple[int, int]) -> Work | None:
+        """Withdraw an assignment; the work whose handler runs and must be ended by the caller, or None.
+
+        `place` is the withdrawal's own (partition, offset). It is finished with the work and not before: a host that
+        begins anew between the two is given both again, or it would do what was withdrawn.
+        """
         identity = (task_id, epoch)
         work = self._hand.get(identity)
         if work is None:
             self.past.add(identity)
+            self.close(*place)
             return None
+        work.places.append(place)
         if work.stage is Stage.RUNNING:
             work.stage = Stage.DROPPED
             return work
