@@ -49,9 +49,10 @@ def _obey(record: dict[str, Any], found: Found, mailbox: Mailbox, taken: Taken) 
             taken.filled[mailbox.agent_id] = mailbox
         return
     if kind == _CANCEL and record["task_id"] is not None and record["epoch"] is not None:
-        if work := mailbox.cancel(record["task_id"], record["epoch"]):
+        if work := mailbox.cancel(record["task_id"], record["epoch"], (found.partition, found.offset)):
             taken.ended.append(work)
-    elif kind == _STOP:
+        return
+    if kind == _STOP:
         taken.stopped[found.topic] = mailbox
     else:
         raise DecodeError(f"inbox record of kind '{kind}': its part is missing, or the agent takes none")

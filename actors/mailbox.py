@@ -18,9 +18,6 @@ from actors.handlers import Operations
 from actors.ledger import Ledger
 from schemas.inbox import AssignedTask
 
-REMEMBERED = 20_000
-"""Assignments that a host remembers after their end; a coordinator repeats at most its last batches."""
-
 NO_HEADERS: Sequence[tuple[str, bytes]] = ()
 
 Identity = tuple[str, int]
@@ -28,12 +25,16 @@ Identity = tuple[str, int]
 
 
 class Past:
-    """The last finished and cancelled assignments of a host, so that a second delivery of one is not worked on."""
+    """The last finished and cancelled assignments of a host, so that a second delivery of one is not worked on.
 
-    __slots__ = ("_known",)
+    `remembered`: how many; a coordinator repeats at most its last batches.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_known", "_remembered")
+
+    def __init__(self, remembered: int = 20_000) -> None:
         self._known: dict[Identity, None] = {}
+        self._remembered = remembered
 
     def __contains__(self, identity: Identity) -> bool:
         return identity in self._known
@@ -41,7 +42,7 @@ class Past:
     def add(self, identity: Identity) -> None:
         known = self._known
         known[identity] = None
-        if len(known) > REMEMBERED:
+        if len(known) > self._remembered:
             del known[next(iter(known))]
 
 
@@ -125,13 +126,19 @@ class Mailbox:
             behind.append(work)
         return True
 
-    def cancel(self, task_id: str, epoch: int) -> Work | None:
-        """Withdraw an assignment; the work whose handler runs and must be ended by the caller, or None."""
+    def cancel(self, task_id: str, epoch: int, place: tuple[int, int]) -> Work | None:
+        """Withdraw an assignment; the work whose handler runs and must be ended by the caller, or None.
+
+        `place` is the withdrawal's own (partition, offset). It is finished with the work and not before: a host that
+        begins anew between the two is given both again, or it would do what was withdrawn.
+        """
         identity = (task_id, epoch)
         work = self._hand.get(identity)
         if work is None:
             self.past.add(identity)
+            self.close(*place)
             return None
+        work.places.append(place)
         if work.stage is Stage.RUNNING:
             work.stage = Stage.DROPPED
             return work

@@ -24,7 +24,7 @@ from actors.journal import Journal
 from actors.mailbox import Mailbox, Stage, Work
 from actors.reports import Reporter
 from actors.threads import Threads
-from schemas.errors import TroupeError
+from schemas.errors import Retryable, TroupeError
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from schemas.tasks import TaskError
@@ -39,6 +39,7 @@ class Limits:
 
     report_after_seconds: float
     progress_interval_seconds: float
+    stuck_seconds: float
     max_starts: int
     data_dir: Path
     sources_root: Path
@@ -49,10 +50,15 @@ class Limits:
         return cls(
             report_after_seconds=settings.actors.report_after_seconds,
             progress_interval_seconds=settings.actors.progress_interval_seconds,
+            stuck_seconds=settings.actors.stuck_seconds,
             max_starts=settings.actors.max_starts,
             data_dir=settings.data_dir,
             sources_root=settings.sources,
         )
+
+
+class BeginAnew(Retryable):
+    """Handlers have left this process in a state that only another one mends: it should drain and end."""
 
 
 class TaskLog:
@@ -93,12 +99,15 @@ class Runner:
         self._log = structlog.get_logger("actors")
         self._waiting: dict[str, Mailbox] = {}  # those that may have something to start
         self._wave: deque[Work] = deque()  # journalled, about to start
-        self._lanes: set[asyncio.Task[None]] = set()
+        self._lanes: dict[asyncio.Task[None], Work | None] = {}  # with what they work on
+        self._deaf: dict[Work, str] = {}  # cancelled long ago and still running, with their agents
         self._opening = False  # a lane is about to take its first step
         self._current: Work | None = None  # the handler that is being stepped right now
         self._closed = self._abandoned = False
         self.broken: asyncio.Future[None] = self._loop.create_future()
         """Fails when a lane does, which only a mistake of ours can cause: the host must end, not go on with less."""
+        self.worn: asyncio.Future[BeginAnew] = self._loop.create_future()
+        """Done when an agent has no slot left that will ever be free, or memory has run out."""
 
     def wake(self, mailboxes: Iterable[Mailbox]) -> None:
         """These mailboxes have new work."""
@@ -112,6 +121,24 @@ class Runner:
             work.timer.cancel()
         if work.handle is not None:
             work.handle.cancel()
+        work.timer = self._loop.call_later(self._limits.stuck_seconds, self._still_running, work)
+
+    def _still_running(self, work: Work) -> None:
+        box = work.mailbox
+        self._deaf[work] = box.agent_id
+        self._log.warning("handler_ignores_cancel", agent=box.agent_id, task=work.task.task_id, attempt=work.task.attempt)
+        held = list(self._deaf.values()).count(box.agent_id)
+        if held >= box.max_in_flight:
+            self._wear(f"{held} cancelled handlers of agent '{box.agent_id}' do not end and hold all of its slots")
+
+    def _wear(self, why: str) -> None:
+        if not self.worn.done():
+            self.worn.set_result(BeginAnew(why))
+
+    def holder(self) -> Work | None:
+        """The work whose handler has the loop at this moment; may be asked from another thread."""
+        lane = asyncio.current_task(self._loop)
+        return self._lanes.get(lane) if lane is not None else None
 
     @property
     def in_threads(self) -> int:
@@ -137,16 +164,16 @@ class Runner:
             return
         self._opening = True
         lane = self._loop.create_task(self._lane())
-        self._lanes.add(lane)
+        self._lanes[lane] = None
         lane.add_done_callback(self._lane_ended)
 
     async def quiet(self) -> None:
-        """Return when no handler runs."""
-        while self._lanes:
-            await asyncio.wait(list(self._lanes))
+        """Return when no handler runs, those aside that ignore their cancellation."""
+        while waited := [lane for lane, work in self._lanes.items() if work not in self._deaf]:
+            await asyncio.wait(waited)
 
     def _lane_ended(self, lane: asyncio.Task[None]) -> None:
-        self._lanes.discard(lane)
+        self._lanes.pop(lane, None)
         if not lane.cancelled() and (error := lane.exception()) is not None and not self.broken.done():
             self.broken.set_exception(error)
 
@@ -179,7 +206,8 @@ class Runner:
             if work.stage is Stage.DROPPED:
                 self._over(work)
                 continue
-            self._current, work.handle = work, lane
+            self._current = self._lanes[lane] = work
+            work.handle = lane
             await self._perform(work)
             if self._current is not work:  # it suspended, so the queue is another lane's by now
                 self._pump()
@@ -215,10 +243,6 @@ class Runner:
                 raise
             if work.stage is not Stage.DROPPED:
                 error = self._failure(raised, work)
-        if work.timer is not None:
-            work.timer.cancel()
-        if work.pacer is not None:
-            work.pacer.cancel()
         self._failpoints.hit("handled")
         if work.stage is not Stage.DROPPED:
             if error is None:
@@ -234,9 +258,17 @@ class Runner:
             "handler_failed", agent=error.agent_id, task=work.task.task_id, attempt=error.attempt,
             error=error.message, exc_info=surprise,
         )  # fmt: skip
+        if isinstance(raised, MemoryError):  # what else of the process failed to get memory, nobody knows
+            self._wear(f"agent '{error.agent_id}' found no memory")
         return error
 
     def _over(self, work: Work) -> None:
+        if work.timer is not None:
+            work.timer.cancel()
+        if work.pacer is not None:
+            work.pacer.cancel()
+        if self._deaf:
+            self._deaf.pop(work, None)
         if not work.mailbox.finish(work):
             self._journal.end((work,))
         self._waiting[work.mailbox.agent_id] = work.mailbox

@@ -7,38 +7,55 @@ was not confirmed can be made again without the work being done twice.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
-from pydantic import ValidationError
 
 from ops.codecs import load_codecs
+from ops.commands import cloud_event_headers, command_of
+from ops.views.cancel import Cancelled, cancelled
 from ops.views.log import LogReader, Offsets, open_log
-from ops.views.tasks import TaskFold, TaskStatus
-from schemas.cloudevents import cloud_event
+from ops.views.tasks import TaskFold, TaskStatus, plain
 from schemas.codec import Codecs
-from schemas.errors import BrokerUnavailable, DecodeError, InvalidInput, PayloadTooLarge, UnknownSchemaId
+from schemas.errors import BrokerUnavailable, DecodeError, PayloadTooLarge, Permanent, Retryable, UnknownSchemaId
 from schemas.partitioning import home
 from schemas.settings import Settings
 from schemas.tasks import CommandKind, TaskCommand, TaskEvent, TaskResult
 from schemas.topics import TASK_EVENTS, TASK_REQUESTS, TASK_RESULTS
 from topology import troupe
 
-JSON_FIELDS = ("payload", "context", "metadata")
-"""Fields that `submit` takes as JSON values."""
-
 SUBJECTS = tuple(topic.subject for topic in (TASK_REQUESTS, TASK_EVENTS, TASK_RESULTS))
 """What a client must be able to read and write; it need not know the system's own rows."""
 
 _RESULT_S = 5.0  # the outcome is written in the same moment as the last event; after a crash it may be repeated later
 _BATCH_BYTES = 1024 * 1024
+
+
+class TaskFailed(Permanent):
+    """A task ended in another way than completed; `code` and text are those of its error, `status` is all of it."""
+
+    def __init__(self, status: TaskStatus) -> None:
+        error = status.error
+        super().__init__(
+            error.message if error is not None else f"Task '{status.task_id}' is {status.status}",
+            hint=f"troupe explain {status.task_id}",
+            code=error.code if error is not None else str(status.status),
+        )
+        self.status = status
+
+
+class NoOutcome(Retryable):
+    """A task had no outcome when the time to wait was over; it goes on, and may be waited for again."""
+
+    code = "timeout"
+
+    def __init__(self, task_id: str, timeout_s: float) -> None:
+        super().__init__(f"Task '{task_id}' has no outcome after {timeout_s:g} s", hint=f"troupe explain {task_id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,19 +198,74 @@ class Client:
                 if time.monotonic() - finished > _RESULT_S:
                     return
 
+    async def result(self, task_id: str, timeout_s: float = 60.0) -> Any:
+        """The result of a task as a JSON value, as soon as it is completed.
+
+        Raises TaskFailed if it ended otherwise or was refused, NoOutcome after `timeout_s` seconds.
+        """
+        found = await self.wait(task_id, timeout_s)
+        if found is None or not found.finished:
+            raise NoOutcome(task_id, timeout_s)
+        if not found.completed:
+            raise TaskFailed(found)
+        return plain(found.result)
+
     async def status(self, task_id: str) -> TaskStatus | None:
         """What is known of a task now, None if nothing is. Reads its home partition from the beginning."""
-        fold = TaskFold(task_id, self._positions.get(task_id))
         async with open_log(self._settings) as log:
-            homes = await self._homes(log, task_id)
-            async for record in log.read(await log.beginnings(homes), await log.ends(homes)):
-                await self._take(fold, task_id, record)
-        return fold.status()
+            return (await self._history(log, task_id)).status()
 
-    async def events(self, task_id: str) -> list[TaskEvent]:
-        """The events of a task, each once, in the order of its versions."""
-        found = await self.status(task_id)
-        return [] if found is None else found.history
+    async def events(self, task_id: str, *, live: bool = True, timeout_s: float = 60.0) -> AsyncIterator[TaskEvent]:
+        """The events of a task, each once: those that are there, oldest first, then new ones as they are written.
+
+        Ends when the task is finished; with `live=False` after what is there. Raises NoOutcome if it is not finished
+        after `timeout_s` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        async with open_log(self._settings) as log:
+            fold = await self._history(log, task_id)
+            shown: set[str] = set()
+            for event in fold.unseen(shown):
+                yield event
+            if not live or fold.finished():
+                return
+            async for record in log.follow(fold.read_to):
+                if await self._take(fold, task_id, record):
+                    for event in fold.unseen(shown):
+                        yield event
+                    if fold.finished():
+                        return
+                if time.monotonic() >= deadline:
+                    raise NoOutcome(task_id, timeout_s)
+
+    async def cancel(self, task_id: str, reason: str | None = None, timeout_s: float = 10.0) -> Cancelled:
+        """Cancel a task; says what came of it, at the latest after `timeout_s` seconds.
+
+        Raises InvalidInput for an id that is none, BrokerUnavailable if Kafka did not confirm the wish in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        async with open_log(self._settings) as log:
+            start = await log.ends(await self._homes(log, task_id))
+            position = (await self.ask_cancel(task_id, reason)).position
+            fold = TaskFold(task_id, position)
+            decided = await self._until_decided(log, fold, start, position, deadline)
+            if decided and not fold.decided():
+                async for record in log.read(start, await log.ends(start)):
+                    await self._take(fold, task_id, record)
+        return cancelled(task_id, decided, fold.answer())
+
+    async def ask_cancel(self, task_id: str, reason: str | None = None) -> Submitted:
+        """Wish that a task be cancelled, and return once the broker has the wish; errors as of `cancel`."""
+        return await self.send(command_of(self._source, {"task_id": task_id, "reason": reason}, CommandKind.CANCEL))
+
+    async def _history(self, log: LogReader, task_id: str) -> TaskFold:
+        """All that is there now of a task."""
+        fold = TaskFold(task_id, self._positions.get(task_id))
+        homes = await self._homes(log, task_id)
+        fold.read_to = await log.ends(homes)
+        async for record in log.read(await log.beginnings(homes), fold.read_to):
+            await self._take(fold, task_id, record)
+        return fold
 
     async def _homes(self, log: LogReader, task_id: str) -> list[TopicPartition]:
         """The partitions in which the events and the outcome of a task lie."""
@@ -227,32 +299,3 @@ class Client:
 def home_of(key: str, partitions: list[TopicPartition]) -> TopicPartition:
     """The partition of a key: murmur2, as Kafka's own clients do it."""
     return partitions[home(key, len(partitions))]
-
-
-def command_of(source: str, fields: Mapping[str, Any]) -> TaskCommand:
-    """A submit from a caller's fields. Raises InvalidInput naming the first field that is wrong."""
-    now = time.time_ns() // 1000
-    given = {name: value for name, value in fields.items() if value is not None}
-    for name in JSON_FIELDS:
-        if name in given:
-            given[name] = json_text(given[name], name)
-    envelope = {"event_id": str(uuid.uuid4()), "occurred_at": now, "source": source, "kind": CommandKind.SUBMIT}
-    try:
-        return TaskCommand.model_validate({"task_id": str(uuid.uuid4())} | given | envelope)
-    except ValidationError as wrong:
-        first = wrong.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(f"{where}: {first['msg']}", code="invalid_request") from wrong
-
-
-def json_text(value: Any, where: str) -> str:
-    """JSON text of a value. Raises InvalidInput where it has none (NaN, an object that is no JSON)."""
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as wrong:
-        raise InvalidInput(f"{where}: {wrong}", code="invalid_request") from wrong
-
-
-def cloud_event_headers(command: TaskCommand) -> list[tuple[str, bytes]]:
-    """The CloudEvents headers of a request, as aiokafka takes them."""
-    return list(cloud_event(command, command.task_id))

@@ -42,8 +42,18 @@ class Stage:
             table.add_row(member.role, str(member.birth.pid), ", ".join(member.addresses))
         self._console.print(table)
         self._console.print(f"ready after {seconds:.1f} s", highlight=False)
+        self._three_tasks("ms since submit")
+
+    def rehearsing(self, agents: Sequence[str], seconds: float) -> None:
+        """Show what there is where nothing was started."""
+        self._console.print("offline: no Kafka, no Java, no network, no other process; topics in memory", highlight=False)
+        self._console.print(f"coordinator, and the agents {', '.join(agents)}", highlight=False)
+        self._console.print(f"ready after {seconds:.1f} s; from here on time is virtual, so nobody waits", highlight=False)
+        self._three_tasks("ms of virtual time since submit")
+
+    def _three_tasks(self, column: str) -> None:
         self.step("Three tasks, and what the coordinator decides about each, live from tasks.events")
-        self._console.print("[dim]ms since submit[/dim]", highlight=False)
+        self._console.print(f"[dim]{column}[/dim]", highlight=False)
 
     def submitting(self, task_id: str, pattern: str, payload: Mapping[str, Any]) -> None:
         """Show a submit that is about to be made."""
@@ -82,9 +92,13 @@ class Stage:
         self._console.print("(thousand jobs; U.S. Bureau of Labor Statistics, public domain)", highlight=False)
         self._console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
 
-    def topics(self, topics: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    def topics(
+        self,
+        topics: Mapping[str, Sequence[Mapping[str, Any]]],
+        where: str = "as records in Kafka (troupe topics tail TOPIC)",
+    ) -> None:
         """Show the last records of each topic."""
-        self.step("The same facts, as records in Kafka (troupe topics tail TOPIC)")
+        self.step(f"The same facts, {where}")
         for name, records in topics.items():
             self._console.print(f"[bold]{name}[/bold]", highlight=False)
             for record in records:
@@ -107,6 +121,11 @@ class Stage:
         """The last line."""
         what = f"still running: {', '.join(map(str, left))}" if left else "nothing is left running"
         self._console.print(f"{what}; {seconds:.1f} s in all", highlight=False)
+
+    def rehearsed(self, seconds: float) -> None:
+        """The last lines of a tour without Kafka."""
+        self.step("The same on a real Kafka, with processes that can be killed: troupe demo (without --offline)")
+        self._console.print(f"nothing was started, so nothing is left running; {seconds:.1f} s in all", highlight=False)
 
     def _line(self, task_id: str, after_ms: float, text: str) -> None:
         colour = self._colours.setdefault(task_id, _COLOURS[len(self._colours) % len(_COLOURS)])

@@ -114,6 +114,11 @@ class Actors(Group):
     max_records: int = Field(2000, ge=1, description="records taken at once, and waiting in one host")
     fetch_max_wait_ms: int = Field(500, ge=1, description="ms that the broker may hold an empty fetch")
     max_starts: int = Field(3, ge=1, description="starts of one assignment before it is failed")
+    remembered: int = Field(20_000, ge=0, description="assignments remembered after their end, against repeats")
+    held_seconds: float = Field(1.0, gt=0, description="s that a handler may hold the host's loop until that is logged")
+    stuck_seconds: float = Field(30.0, gt=0, description="s that a cancelled handler may go on and keep its slot")
+    frozen_seconds: float = Field(30.0, gt=0, description="s without a turn of the interpreter until a role ends itself")
+    memory_limit_mb: int | None = Field(None, ge=64, description="MiB of data a host may allocate; unset: the system's")
 
 
 class Coordinator(Group):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.api import Actor
-from actors.catalog import detect_anomalies, ingest_data
+from actors.catalog import detect_anomalies, generate_tests, ingest_data
 from schemas.errors import OperatorError
 
 _AGENTS = (
     ingest_data.agent,
     detect_anomalies.agent,
+    generate_tests.agent,
 )
 
 

@@ -192,6 +192,12 @@ def read_column(data_dir: Path, ref: DataRef, value_field: str, time_field: str 
     return column
 
 
+def read_records(data_dir: Path, ref: DataRef) -> Iterator[dict[str, Any]]:
+    """The rows of a data set in order; raises InvalidInput like `read_column`, at the end if it is not the one meant."""
+    for _, record in _records(locate(data_dir, ref), ref):
+        yield record
+
+
 def locate(data_dir: Path, ref: DataRef) -> Path:
     """The file that a reference means. Raises InvalidInput when it lies outside of the data sets or does not exist."""
     root = (data_dir / FOLDER).resolve()

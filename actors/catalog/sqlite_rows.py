@@ -149,7 +149,7 @@ def opened(path: Path, name: str, seconds: float) -> Iterator[Database]:
         ends = time.monotonic() + seconds
         connection.set_progress_handler(lambda: time.monotonic() > ends, _STEPS_PER_LOOK)
         with _told(name):
-            for before in ("PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF", "BEGIN"):
+            for before in ("PRAGMA trusted_schema = OFF", "BEGIN"):
                 connection.execute(before)
             connection.execute("SELECT count(*) FROM sqlite_schema")  # fails here if the file is no database
         connection.set_authorizer(_may)

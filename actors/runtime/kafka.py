@@ -28,6 +28,7 @@ from actors.runtime.inboxes import Inboxes
 from actors.runtime.intake import Intake, Refresh
 from actors.runtime.outbox import Outbox
 from actors.runtime.registration import register
+from actors.watch import Watch
 from schemas.codec import Codecs
 from schemas.errors import Retryable
 from schemas.failpoint import Failpoints
@@ -56,11 +57,13 @@ async def run_host(
     *,
     failpoints: Failpoints | None = None,
     refresh: Refresh | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Register the actors and work on their inboxes until `stop` is set, then drain, commit and leave.
 
     `on_ready` is called once, when inboxes are assigned. Raises OperatorError if the host cannot start as things are,
-    KafkaError when Kafka refuses for good, DrainTimeout when handlers outlived `actors.drain_seconds`.
+    KafkaError when Kafka refuses for good, DrainTimeout when handlers outlived `actors.drain_seconds`, BeginAnew when
+    handlers have worn the process out. `watch` guards the loop meanwhile.
     """
     group = f"{settings.kafka.topic_prefix}actors.{settings.actors.host}"
     member = Member.claim(settings.data_dir / "hosts" / settings.actors.host)
@@ -76,8 +79,12 @@ async def run_host(
         journal = Journal(member.directory / "journal", now_micros())
         clients = _Clients(sender, receiver, group, partitions)
         host = _Host(settings, actors, codecs, clients, journal, failpoints or Failpoints(), refresh)
+        if watch is not None:
+            watch.begin(host.runner.holder)
         await host.run(on_ready, stop)
     finally:
+        if watch is not None:
+            watch.close()
         await _closed(receiver.stop(), settings)
         await _closed(sender.stop(), settings)
         member.release()
@@ -103,7 +110,7 @@ class _Host:
         failpoints: Failpoints,
         refresh: Refresh | None,
     ) -> None:
-        prefix, past = settings.kafka.topic_prefix, Past()
+        prefix, past = settings.kafka.topic_prefix, Past(settings.actors.remembered)
         mailboxes = {
             prefix + inbox_name(actor.agent_id): Mailbox(actor.agent_id, actor.max_in_flight, actor.operations, past)
             for actor in actors
@@ -113,9 +120,9 @@ class _Host:
         reports, limit = prefix + TASK_REPORTS.name, settings.kafka.request_timeout_seconds
         self._outbox = Outbox(clients.sender, reports, clients.report_partitions, self._settled, failpoints, limit)
         reporter = Reporter(codecs.of(TASK_REPORTS.subject), now_micros, self._outbox.put)
-        self._runner = Runner(Limits.of(settings), reporter, journal, now_micros, failpoints)
+        self.runner = Runner(Limits.of(settings), reporter, journal, now_micros, failpoints)
         self._inboxes = Inboxes(settings, clients.receiver, clients.group, mailboxes, self._outbox.flushed, failpoints)
-        self._intake = Intake(settings, codecs, clients.sender, self._inboxes, self._runner, now_micros, refresh)
+        self._intake = Intake(settings, codecs, clients.sender, self._inboxes, self.runner, now_micros, refresh)
         by_agent = {actor.agent_id: float(actor.heartbeat_interval_seconds) for actor in actors}
         self._heartbeats = Heartbeats(
             [Pulse(box.agent_id, by_agent[box.agent_id], self._reader(topic)) for topic, box in mailboxes.items()],
@@ -133,12 +140,14 @@ class _Host:
         clean = False
         self._heartbeats.start()
         try:
-            watched: list[asyncio.Future[Any]] = [sending, *others, asked, self._runner.broken]
+            watched: list[asyncio.Future[Any]] = [sending, *others, asked, self.runner.broken, self.runner.worn]
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             _raise_first(done)
             await _cancelled(others)
             clean = True
             await self._drain(sending)
+            if self.runner.worn in done:
+                raise self.runner.worn.result()
         finally:
             self._heartbeats.stop(1.0)
             await _cancelled([sending, asked, *others])
@@ -185,14 +194,14 @@ class _Host:
 
     async def _drain(self, sending: asyncio.Task[None]) -> None:
         """Start nothing more; let running handlers end and their reports be acknowledged, and commit."""
-        self._runner.close()
+        self.runner.close()
         late = False
         try:
             async with asyncio.timeout(self._settings.actors.drain_seconds):
-                await self._runner.quiet()
+                await self.runner.quiet()
         except TimeoutError:
             late = True
-            await self._runner.abandon()
+            await self.runner.abandon()
         flushed = asyncio.create_task(self._outbox.flushed())
         await asyncio.wait([flushed, sending], return_when=asyncio.FIRST_COMPLETED)  # sending has its limit
         await _cancelled([flushed])

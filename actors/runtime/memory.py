@@ -50,7 +50,7 @@ class MemoryHost:
         """`clock` gives microseconds, `seat` is the directory of the journal, which a next host may find; `news` is called
         when a handler left something for `poll`. Made and used within one running loop.
         """
-        past, prefix = Past(), settings.kafka.topic_prefix
+        past, prefix = Past(settings.actors.remembered), settings.kafka.topic_prefix
         self._settings, self._codecs, self._log, self._clock, self._news = settings, codecs, log, clock, news
         self._group = f"{prefix}actors.{settings.actors.host}"
         self._actors = {actor.agent_id: actor for actor in actors}

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from ops.bench.ledger import Ledger
 from ops.bench.work import Work
-from ops.client import cloud_event_headers
+from ops.commands import cloud_event_headers
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.partitioning import home

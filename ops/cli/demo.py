@@ -1,4 +1,4 @@
-"""`troupe demo`: the tour, on a system of its own in a temporary directory."""
+"""`troupe demo`: the tour, on a system of its own in a temporary directory, or with `--offline` in this process alone."""
 
 from __future__ import annotations
 
@@ -14,32 +14,55 @@ import typer
 from rich.console import Console
 
 from ops.broker.jars import JarCache, ensure_jars
+from ops.cli.errors import WrongUse
 from ops.cli.options import AsJson
 from ops.cli.roles import LOGS, ROLES
 from ops.cli.show import print_json
-from ops.cli.up import plan_of
+from ops.cli.up import EMBEDDED_PARTITIONS, plan_of
 from ops.logs import quiet_libraries
 from ops.supervise import Plan
-from ops.tour import Tour, tour
+from ops.tour import tour
+from ops.tour_offline import offline_tour
 from ops.tour_stage import Stage
+from ops.tour_work import PICTURE, Tour
 from schemas.errors import OperatorError, TroupeError
 from schemas.settings import load_settings, process_environment
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the picture goes; unset: a new one.")]
+Offline = Annotated[bool, typer.Option("--offline", help="In memory: no Kafka, no Java, no network, no processes.")]
 Stay = Annotated[bool, typer.Option("--stay", help="Leave the system running until Ctrl-C.")]
 
 _GRACE_S = 2.0  # that an agent for an unknown pattern gets to appear
 
 
-def demo(out: Out = None, stay: Stay = False, as_json: AsJson = False) -> None:
+def demo(out: Out = None, stay: Stay = False, offline: Offline = False, as_json: AsJson = False) -> None:
     """A tour: real work on a real Kafka, then nothing is left running."""
     quiet_libraries()
+    stage = Stage(Console(quiet=as_json))
+    if offline:
+        if stay:
+            raise WrongUse("--stay and --offline: there is no system to stay", hint="leave one of them out")
+        _show_offline(_pictures(out), stage, as_json)
+    else:
+        _show(out, stage, stay, as_json)
+
+
+def _show_offline(pictures: Path, stage: Stage, as_json: bool) -> None:
+    chosen = {"routing.grace_seconds": _GRACE_S, "kafka.partitions": EMBEDDED_PARTITIONS}
+    try:
+        seen = asyncio.run(offline_tour(load_settings({}, None, chosen), pictures, stage))
+    except TroupeError as error:
+        raise OperatorError(f"The tour failed: {error}", hint=error.hint) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(seen.document())
+
+
+def _show(out: Path | None, stage: Stage, stay: bool, as_json: bool) -> None:
     ensure_jars(JarCache.default())  # first of all, because this may be a download and shows its progress
     place = Path(tempfile.mkdtemp(prefix="troupe-demo-"))
-    plan = _plan(place, stay)
-    stage = Stage(Console(quiet=as_json))
-    pictures = out.expanduser().resolve() if out else Path(tempfile.mkdtemp(prefix="troupe-picture-"))
-    keep = False
+    plan, pictures, keep = _plan(place, stay), _pictures(out), False
     try:
         seen = asyncio.run(_tour(plan, pictures, stage, stay))
     except TroupeError as error:
@@ -50,10 +73,16 @@ def demo(out: Out = None, stay: Stay = False, as_json: AsJson = False) -> None:
     finally:
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
+        if out is None and not (pictures / PICTURE).exists():
+            shutil.rmtree(pictures, ignore_errors=True)
     if as_json:
         print_json(seen.document())
     if seen.left_running:
         raise OperatorError(f"Processes did not end: {seen.left_running}", hint="end them by hand")
+
+
+def _pictures(out: Path | None) -> Path:
+    return out.expanduser().resolve() if out else Path(tempfile.mkdtemp(prefix="troupe-picture-"))
 
 
 def _plan(place: Path, stay: bool) -> Plan:

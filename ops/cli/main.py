@@ -22,6 +22,8 @@ class Verbs(LazyGroup):
         "run": Verb("ops.cli.run:run", "Host the agents of a Python file."),
         "submit": Verb("ops.cli.tasks:submit", "Submit a task by pattern, capability or agent."),
         "status": Verb("ops.cli.tasks:status", "Show a task with its history and decisions."),
+        "explain": Verb("ops.cli.explain:explain", "Show why a task went where it went, or why it waits."),
+        "cancel": Verb("ops.cli.cancel:cancel", "Cancel a task."),
         "agents": Verb("ops.cli.agents:agents", "List the agents."),
         "topics": Verb("ops.cli.topics:app", "List topics, or show their records decoded."),
         "schemas": Verb("ops.cli.schemas:app", "List the record schemas, or serve them over HTTP."),

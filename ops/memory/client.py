@@ -29,10 +29,14 @@ _AT_ONCE = 1000
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """Somebody who waits for news of a task, at most until a time in microseconds; `told` is resolved by news."""
+    """Somebody who waits for news of a task, at most until a time in microseconds; `told` is resolved by news.
+
+    decided: only events are news of it; before that a commit of the coordinator may be, too.
+    """
 
     task_id: str
     until: int
+    decided: bool
     told: asyncio.Future[None]
 
 
@@ -49,6 +53,9 @@ class MemoryClient:
         self._results: defaultdict[str, list[TaskResult]] = defaultdict(list)
         self._positions: dict[str, str] = {}
         self._count = 0
+        self._news_of: set[str] = set()
+        self.follower: Callable[[TaskEvent], None] | None = None
+        """Called with each event of a task, once, as soon as it is in the log."""
 
     async def submit(self, *, watched: bool = False, **fields: Any) -> str:
         """Submit a task; return its id. The fields are those of TaskCommand; `payload`, `context` and `metadata` are JSON
@@ -88,7 +95,7 @@ class MemoryClient:
                 return fold.status()
             if self._log.clock.now >= until:
                 return fold.status() if decided else None
-            await self._news(task_id, until)
+            await self._news(task_id, until, decided)
 
     async def status(self, task_id: str) -> TaskStatus | None:
         """What is known of a task now, None if nothing is."""
@@ -104,9 +111,12 @@ class MemoryClient:
         return self._fold(task_id).status()
 
     def tell(self) -> None:
-        """There is news: every waiter looks again."""
+        """There may be news: whoever it concerns looks again."""
+        self._read()
+        news, self._news_of = self._news_of, set()
         for waiter in self.waiters:
-            if not waiter.told.done():
+            late = not waiter.decided or self._log.clock.now >= waiter.until
+            if (late or waiter.task_id in news) and not waiter.told.done():
                 waiter.told.set_result(None)
 
     def _decided(self, fold: TaskFold) -> bool:
@@ -142,8 +152,13 @@ class MemoryClient:
             found = self._codecs.of(topic.subject).decode(record.value or b"")
         except (DecodeError, UnknownSchemaId):  # somebody else's record
             return
+        if isinstance(found, TaskEvent | TaskResult):
+            self._news_of.add(found.task_id)
         if isinstance(found, TaskEvent):
-            self._events[found.task_id].append(found)
+            known = self._events[found.task_id]
+            if self.follower is not None and all(found.event_id != each.event_id for each in known):
+                self.follower(found)
+            known.append(found)
         elif isinstance(found, TaskResult):
             self._results[found.task_id].append(found)
 
@@ -151,10 +166,10 @@ class MemoryClient:
         name = self._settings.kafka.topic_prefix + topic.name
         return name, home(key, self._log.topics()[name])
 
-    async def _news(self, task_id: str, until: int) -> None:
+    async def _news(self, task_id: str, until: int, decided: bool) -> None:
         """Return when anything was appended, or at `until`. Raises what the waiter was told instead."""
         loop = asyncio.get_running_loop()
-        waiter = Waiter(task_id, until, loop.create_future())
+        waiter = Waiter(task_id, until, decided, loop.create_future())
         self.waiters.append(waiter)
         timer = loop.call_later((until - self._log.clock.now) / MICROS, self.tell)
         try:

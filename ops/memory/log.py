@@ -134,6 +134,10 @@ class MemoryLog:
         """(next offset, metadata) of the group's last commit; None without one."""
         return self._commits.get((group, topic, partition))
 
+    def commits(self) -> Mapping[tuple[str, str, int], tuple[int, str]]:
+        """Every commit, by (group, topic, partition)."""
+        return MappingProxyType(self._commits)
+
     def _place(self, topic: str, partition: int) -> _Partition:
         try:
             partitions = self._topics[topic]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,8 @@ from streams.runtime.memory import MemoryCoordinator
 from streams.runtime.memory_group import Group
 from streams.runtime.memory_table import Disk
 from topology import troupe
+
+__all__ = ["NotCompleted", "Rehearsal", "Stuck"]
 
 HOUR_S = 3600.0
 PARTITIONS = 2
@@ -88,9 +90,9 @@ class Rehearsal:
         """Raises OperatorError if an agent cannot be registered, or for a loop that is not asyncio's own."""
         place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="troupe-rehearsal-"))
         self.settings = self._given.model_copy(update={"data_dir": Path(place)})
-        self._codecs = memory_codecs(self.settings)
+        self.codecs = memory_codecs(self.settings)
         create_topics(self.log, self.settings, troupe())
-        self.client = MemoryClient(self.settings, self._codecs, self.log, self._nudge, "rehearsal")
+        self.client = MemoryClient(self.settings, self.codecs, self.log, self._nudge, "rehearsal")
         self._owner, self._began = asyncio.current_task(), self.clock.now
         try:
             self._stack.enter_context(plain_logs())
@@ -157,6 +159,11 @@ class Rehearsal:
         """The events of a task, each once, in the order of its versions."""
         return await self.client.events(task_id)
 
+    def follow(self, told: Callable[[TaskEvent], None]) -> None:
+        """Call `told` with each event of any task from now on, as soon as it is written."""
+        self.client.seen("")  # what is there already is no news
+        self.client.follower = told
+
     # --- time
 
     @property
@@ -181,7 +188,7 @@ class Rehearsal:
         """Start the coordinator again: it recovers from its changelog and goes on where the log says."""
         self.crash_coordinator()
         self._coordinator = MemoryCoordinator(
-            self.settings, processors(self.settings, troupe(), self._codecs), self._codecs, self.log,
+            self.settings, processors(self.settings, troupe(), self.codecs), self.codecs, self.log,
             lambda: self.clock.now, self._group, self._disk,
         )  # fmt: skip
         self._nudge()
@@ -200,7 +207,7 @@ class Rehearsal:
             self._actors = list(actors)
         seat = self.settings.data_dir / "hosts" / self.settings.actors.host
         self._host = MemoryHost(
-            self.settings, self._actors, self._codecs, self.log, lambda: self.clock.now, seat, self._nudge
+            self.settings, self._actors, self.codecs, self.log, lambda: self.clock.now, seat, self._nudge
         )
         self._host.start()
         self._nudge()

@@ -8,6 +8,7 @@ begins a new task; the old one's history is then not this one's.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,6 +79,8 @@ class TaskFold:
         self._seen: set[str] = set()
         self._events: list[TaskEvent] = []
         self._results: dict[int, TaskResult] = {}
+        self.read_to: Mapping[Any, int] = {}
+        """Up to where whoever fills it has read, by partition."""
 
     def add_event(self, event: TaskEvent) -> None:
         """Take an event in."""
@@ -120,7 +123,23 @@ class TaskFold:
 
     def decided(self) -> bool:
         """Whether an event shows that the submit asked about was decided; a repeat of it makes none."""
-        return any(event.cause == self._position for event in self._events)
+        return self.answer() is not None
+
+    def answer(self) -> TaskEvent | None:
+        """The event that the command asked about led to, None if it has led to none."""
+        return next((event for event in self._events if event.cause == self._position), None)
+
+    def unseen(self, shown: set[str]) -> list[TaskEvent]:
+        """The events that are not among the shown ones, in the order of their versions; they are noted as shown."""
+        found = self.status()
+        new = [event for event in found.history if event.event_id not in shown] if found is not None else []
+        shown.update(event.event_id for event in new)
+        return new
+
+    def finished(self) -> bool:
+        """Whether nothing more will become of it."""
+        found = self.status()
+        return found is not None and found.finished
 
     def answered(self) -> bool:
         """Whether it is finished and its outcome, where it has one, is here too."""

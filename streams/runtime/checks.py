@@ -19,7 +19,7 @@ from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.settings import Settings
 from streams.processor import ProcessorSpec
 
-APPLY = "run `troupe topology apply`"
+APPLY = "run `troupe topology apply`, if it is the right Kafka and the right kafka.topic_prefix"
 
 
 async def refuse_unsound_topics(settings: Settings, specs: Sequence[ProcessorSpec]) -> None:
@@ -61,7 +61,8 @@ async def _refuse_policy(admin: AIOKafkaAdminClient, settings: Settings, spec: P
     if policy != "compact":
         raise OperatorError(
             f"Changelog '{name}' has cleanup.policy={policy}: rows would be deleted by age",
-            hint="set its cleanup.policy to compact",
+            hint=f"kafka-configs --bootstrap-server {settings.kafka.bootstrap_servers} --alter --entity-type topics"
+            f" --entity-name {name} --add-config cleanup.policy=compact",
         )
 
 
@@ -82,7 +83,8 @@ async def _refuse_lost_rows(admin: AIOKafkaAdminClient, settings: Settings, spec
                     raise OperatorError(
                         f"Changelog '{name}.{place.partition}' is empty, but records of {', '.join(read)} were processed:"
                         " its rows are lost",
-                        hint=f"restore it, or start over: delete the group {prefix}coordinator and its input topics",
+                        hint=f"restore it, or start over: under another kafka.topic_prefix, or delete the group"
+                        f" {prefix}coordinator and all topics of this prefix",
                     )
     finally:
         await consumer.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,15 +21,19 @@ from schemas.topics import Topic
 from streams.processor import ProcessorSpec
 from streams.runtime.checks import refuse_unsound_topics
 from streams.runtime.delivered import Chunk
-from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR, EXIT_STOP_TIMEOUT
+from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR, EXIT_REBUILD, EXIT_STOP_TIMEOUT
 from streams.runtime.faust_app import App, BatchStream, Table, Tables
 from streams.runtime.faust_thread import Hooks, Replaced
 from streams.runtime.kafka import Make, Runner
+from streams.runtime.store import REBUILT
 from streams.runtime.views import CompactedViews
 from streams.runtime.wakes import Clock
 from streams.runtime.wire import Wire
 
 log = structlog.get_logger("coordinator")
+
+REBUILD = "rebuild"
+"""A file beside the local stores: they are to be made anew, for the reason that it holds."""
 
 ASK_SECONDS = 1.0
 """How long a stop may take to learn from the group why it is one."""
@@ -84,6 +89,7 @@ class Coordinator:
             topic_disable_leader=True,
             web_enabled=False,
             table_standby_replicas=0,
+            recovery_consistency_check=False,  # a store that is ahead of its changelog is found by ours, and made anew
             stream_wait_empty=True,
             stream_buffer_maxsize=65536,
             consumer_group_instance_id=limits.instance,
@@ -102,6 +108,7 @@ class Coordinator:
             deliver=self._deliver,
             queued=lambda: max(runner.delivered.count for runner in self._runners),
             decode_header=decode_header,
+            store_broken=self._store_broken,
             fetch_min_bytes=limits.fetch_min_bytes,
             fetch_max_wait_ms=limits.fetch_max_wait_ms,
             max_request_bytes=2 * self._settings.limits.max_wrapped_bytes,
@@ -145,6 +152,17 @@ class Coordinator:
         """Look for a schema that is not known yet."""
         await self._admit_schemas(schema_id)
 
+    def _store_broken(self, why: str) -> NoReturn:
+        """Have the next start make the local store anew. All of it: what spoiled one part may have spoiled others."""
+        (self._app.conf.datadir / REBUILD).write_text(why)
+        self.die(EXIT_REBUILD, f"{why}; the next start rebuilds the local store from the changelog, nothing is lost")
+
+    def _rebuild_if_asked(self) -> None:
+        asked = self._app.conf.datadir / REBUILD
+        if asked.exists():
+            log.warning("local_store_discarded", store=str(asked.parent), why=asked.read_text(), meaning=REBUILT)
+            shutil.rmtree(asked.parent)
+
     async def fenced(self, why: str) -> NoReturn:
         """Stop because somebody else wrote to our changelog. If it bears our name, the group says so when asked."""
         with suppress(Exception):
@@ -167,6 +185,7 @@ class Coordinator:
         Raises OperatorError for topics that cannot be served, BrokerUnavailable if Kafka does not answer.
         """
         kafka, limits = self._settings.kafka, self._settings.coordinator
+        self._rebuild_if_asked()
         self._app.conf.datadir.mkdir(parents=True, exist_ok=True)
         await refuse_unsound_topics(self._settings, self._specs)
         follower = await self._views.fill(kafka.bootstrap_servers, kafka.metadata_timeout_seconds)

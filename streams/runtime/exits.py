@@ -12,5 +12,8 @@ EXIT_FENCED = 72
 EXIT_OPERATOR = 73
 """Somebody must change something first; another start would end the same, so a supervisor gives up after a few."""
 
+EXIT_REBUILD = 74
+"""The local store is no copy of the changelog; the next start makes it anew."""
+
 EXIT_STOP_TIMEOUT = 75
 """A clean stop took too long."""

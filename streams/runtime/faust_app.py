@@ -11,6 +11,7 @@ import asyncio
 from typing import Any
 
 import faust
+import mode
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
@@ -45,7 +46,24 @@ class App(faust.App):  # type: ignore[misc]
 
 
 class SeekFirstRecovery(Recovery):  # type: ignore[misc]
-    """Seeks to the committed offsets before the inputs are resumed; Faust does it after, and hides callback errors."""
+    """Seeks to the committed offsets before the inputs are resumed; Faust does it after, and hides callback errors.
+
+    It also ends where a changelog ends in an offset without a record.
+    """
+
+    @mode.Service.task  # type: ignore[untyped-decorator]
+    async def _pass_markers(self) -> None:
+        """Faust waits for the record at the last offset; the marker of somebody's transaction is one that never comes."""
+        async for _ in self.itertimer(1.0, name="changelog-markers"):
+            short = [tp for tp, left in self.active_remaining().items() if left > 0] if self.in_recovery else []
+            reached = await self.app.consumer._thread.reached(*short) if short else {}
+            for tp, (position, last) in reached.items():
+                if position > self.active_highwaters[tp] and last <= self.active_offsets[tp]:
+                    self.active_offsets[tp] = self.active_highwaters[tp]
+            if reached and self.in_recovery and not self.need_recovery():
+                self.flush_buffers()
+                self._set_recovery_ended()
+                self.signal_recovery_end.set()
 
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
         app, consumer, tables = self.app, self.app.consumer, self.tables

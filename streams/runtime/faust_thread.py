@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from faust.transport.drivers import aiokafka as driver
 
@@ -45,6 +45,7 @@ class Hooks:
     deliver: Callable[[str, Chunk], None]
     queued: Callable[[], int]
     decode_header: Callable[[bytes], ChangelogHeader]
+    store_broken: Callable[[str], NoReturn]
     fetch_min_bytes: int = 1
     fetch_max_wait_ms: int = 500
     max_partition_fetch_bytes: int = 8 * 1024 * 1024

@@ -32,15 +32,16 @@ from streams.runtime.faust_app import App, BatchStream
 from streams.runtime.outbox import Outbox, acked, build
 from streams.runtime.owner import Owner
 from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition
-from streams.runtime.replay import Leaving, claims, let_leave
+from streams.runtime.replay import Leaving, OtherLog, claims, let_leave
 from streams.runtime.store import (
-    OFFSET_KEY,
     ChangelogStore,
     drop_row,
     finished_row,
+    is_damage,
     leaving,
     open_rows,
     put_row,
+    seal,
     stored_row,
 )
 from streams.runtime.views import CompactedViews
@@ -130,11 +131,18 @@ class Runner:
         """After each recovery, before records flow: indexes from rows, then the claim of each partition."""
         try:
             await self._recover()
-        except (KafkaError, BrokerUnavailable, TimeoutError) as error:
-            self._host.die(EXIT_KAFKA, f"recovery of {self.spec.name}: {error!r}")
         except Exception as error:
-            log.exception("recovery_failed", processor=self.spec.name)
-            self._host.die(EXIT_BUG, f"recovery of {self.spec.name}: {error!r}")
+            self._fail("recovery", error)
+
+    def _fail(self, what: str, error: Exception) -> NoReturn:
+        """Stop for what nobody here can mend; a local store that is no copy is the next start's to rebuild."""
+        text = f"{what} of {self.spec.name}: {error!r}"
+        if isinstance(error, KafkaError | BrokerUnavailable | TimeoutError):
+            self._host.die(EXIT_KAFKA, text)
+        if isinstance(error, OtherLog) or is_damage(error):
+            self._app.hooks.store_broken(text)
+        log.exception("coordinator_failed", doing=what, processor=self.spec.name)
+        self._host.die(EXIT_BUG, text)
 
     async def _recover(self) -> None:
         app, store = self._app, self.table.data
@@ -178,6 +186,7 @@ class Runner:
 
     async def _load(self, owner: Owner, store: ChangelogStore, number: int, ahead: int) -> Partition:
         replay = store.replay(number)
+        replay.ended(ahead)
         replay.lose(replay.history.rest())
         database = store._db_for_partition(number)
         stored = database.get(HEADER_KEY)
@@ -236,11 +245,8 @@ class Runner:
                         await self._waker.look_for_stalls(owner)
                     if flow.is_active() and owner is self.owner and self._outbox is not None:
                         self._waker.nudge(owner, self._outbox)
-                except (KafkaError, BrokerUnavailable, TimeoutError) as error:
-                    self._host.die(EXIT_KAFKA, f"{self.spec.name}: {error!r}")
                 except Exception as error:
-                    log.exception("loop_failed", processor=self.spec.name)
-                    self._host.die(EXIT_BUG, f"{self.spec.name}: {error!r}")
+                    self._fail("work", error)
         except StopAsyncIteration:
             return  # how Faust ends an agent
         finally:
@@ -312,8 +318,7 @@ class Runner:
             put_row(write, key.encode(), value, expires)
         for index_key, gone in part.drops:
             drop_row(write, gone, index_key)
-        write.put(HEADER_KEY, header)
-        write.put(OFFSET_KEY, str(partition.next - 1 if hold is None else hold).encode())
+        seal(write, header, partition.next - 1 if hold is None else hold)
         self.table.data._db_for_partition(partition.number).write(write)
 
     async def _emit(self, flush: Flush) -> None:
@@ -330,11 +335,8 @@ class Runner:
             await self._pass("outputs-acked")
             last = {(record.topic, record.partition): record.offset for record in flush.covered}
             self._app.consumer.finished(len(flush.covered), {TP(*place): offset for place, offset in last.items()})
-        except (KafkaError, BrokerUnavailable, TimeoutError) as error:
-            self._host.die(EXIT_KAFKA, f"outputs of {self.spec.name}: {error!r}")
         except Exception as error:
-            log.exception("emit_failed", processor=self.spec.name)
-            self._host.die(EXIT_BUG, f"outputs of {self.spec.name}: {error!r}")
+            self._fail("outputs", error)
 
     async def _pass(self, point: str) -> None:
         if self._failpoints.armed(point):

@@ -63,9 +63,9 @@ class MemoryTable:
         return [(b"", key) for _, key in found]
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
-        """Key and value of every row, open or finished."""
+        """Key and value of every row, open or finished. An ended row may lie under one whose key began anew."""
         yield from self.open.items()
-        yield from ((key, value) for key, (value, _) in self.finished.items())
+        yield from ((key, value) for key, (value, _) in self.finished.items() if key not in self.open)
 
 
 class Disk:

@@ -56,7 +56,7 @@ class Outbox:
         self._producer = producer
         self._wire = wire
         self._settings = settings
-        self._exists: set[str] = set()
+        self._inboxes: dict[str, tuple[int, int]] = {}  # wanted and found partitions
         self._users: dict[str, tuple[int, float]] = {}
         self._admin: AIOKafkaAdminClient | None = None
 
@@ -82,26 +82,38 @@ class Outbox:
         return futures
 
     async def ensure(self, topics: Sequence[EnsureTopic]) -> None:
-        """Create the topics that do not exist yet. Raises KafkaError if the broker refuses."""
-        for wanted in topics:
-            self._wire.inbox_partitions(wanted.name, wanted.partitions)
-        missing = {each.name: each for each in topics if each.name not in self._exists}
-        if not missing:
-            return
+        """Create the topics that do not exist yet. Raises KafkaError if the broker refuses.
+
+        One that is there keeps its partitions, whatever its agent asks for: records go where there is a place for them.
+        """
+        new = {each.name: each for each in topics if self._inboxes.get(each.name, (0, 0))[0] != each.partitions}
+        if new:
+            await self._create(list(new.values()))
+        for each in topics:
+            self._wire.inbox_partitions(each.name, self._inboxes[each.name][1])
+
+    async def _create(self, topics: Sequence[EnsureTopic]) -> None:
         admin = await self._started_admin()
         limit = str(self._settings.limits.max_wrapped_bytes)
         retention = str(self._settings.retention_days.l * 86_400_000)
         config = {"cleanup.policy": "delete", "retention.ms": retention, "max.message.bytes": limit}
         replicas = await self._replicas(admin)
-        new = [
-            NewTopic(self._wire.real(each.name), each.partitions, replicas, topic_configs=config)
-            for each in missing.values()
-        ]
+        wanted = {self._wire.real(each.name): each for each in topics}
+        new = [NewTopic(name, each.partitions, replicas, topic_configs=config) for name, each in wanted.items()]
         response = await admin.create_topics(new)
+        there: list[str] = []
         for name, code, *_ in response.topic_errors:
-            if code and for_code(code) is not TopicAlreadyExistsError:
+            if for_code(code) is TopicAlreadyExistsError:
+                there.append(name)
+            elif code:
                 raise for_code(code)(f"cannot create {name}")
-        self._exists.update(missing)
+        counts = {name: each.partitions for name, each in wanted.items()}
+        for found in await admin.describe_topics(there) if there else ():
+            counts[found["topic"]] = len(found["partitions"]) or counts[found["topic"]]
+        for name, each in wanted.items():
+            if counts[name] != each.partitions:
+                log.warning("inbox_keeps_its_partitions", topic=name, wanted=each.partitions, found=counts[name])
+            self._inboxes[each.name] = each.partitions, counts[name]
 
     async def close(self) -> None:
         """Close the admin connection."""

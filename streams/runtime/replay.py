@@ -25,6 +25,10 @@ Leaving = Callable[[int, int], list[tuple[bytes, bytes]]]
 """By time and limit: (index key, row key) of finished rows that may leave, oldest first."""
 
 
+class OtherLog(Exception):
+    """The local copy was not made from this changelog."""
+
+
 class Replay:
     """What one partition's changelog told: the batch not yet closed, losers, and the offset to hold back."""
 
@@ -34,6 +38,25 @@ class Replay:
         self.hold: int | None = None
         self.strays = 0
         self.ignored = 0
+        self._decode_header = decode_header
+        self._known: tuple[int, bytes] | None = None
+
+    def expect(self, header: bytes) -> None:
+        """The header row that the local copy ends with: it must lie in the log where it says."""
+        said = self._decode_header(header)
+        self._known = said.base + said.count, header
+
+    def compare(self, message: Any) -> None:
+        """Raises OtherLog if this is another record than the one that was expected at its offset."""
+        if self._known is not None and message.offset == self._known[0]:
+            if (message.key, message.value) != (HEADER_KEY, self._known[1]):
+                raise OtherLog(f"offset {message.offset} of the changelog is another record than in the local store")
+            self._known = None
+
+    def ended(self, end: int) -> None:
+        """The log was read to `end`. Raises OtherLog if the local copy knows of more."""
+        if self._known is not None and self._known[0] >= end:
+            raise OtherLog(f"the changelog ends at offset {end}, the local store has read up to {self._known[0]}")
 
     def lose(self, messages: list[Any]) -> None:
         """These do not count: their keys need their winners again, and reading begins before them until that is acked."""

@@ -1,17 +1,24 @@
 """The local copy of a table's partition: rows, an index of what is finished, and how a changelog is read back.
 
-What counts in a changelog is said in `history.py`, what is to be done about the rest in `replay.py`.
+What counts in a changelog is said in `history.py`, what is to be done about the rest in `replay.py`. The copy is never
+needed, it only spares reading: one that cannot be read, that is not of this changelog, or that is so old that tombstones
+may be gone from the log by now, is thrown away and made anew.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import sys
+import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import rocksdict
+import structlog
 from faust.stores.rocksdb import Store as RocksStore
 
 from schemas.changelog import HEADER_KEY
@@ -19,9 +26,20 @@ from streams.runtime.exits import EXIT_BUG
 from streams.runtime.expiry import TIME as _TIME
 from streams.runtime.expiry import expiry_bytes, expiry_of
 from streams.runtime.history import Closed, DecodeHeader
-from streams.runtime.replay import Replay
+from streams.runtime.replay import OtherLog, Replay
+
+log = structlog.get_logger("coordinator")
 
 OFFSET_KEY: bytes = RocksStore.offset_key
+WRITTEN_KEY = b"\x00written"
+"""When the copy was last written, 8 bytes of microseconds."""
+
+FRESH_SECONDS = 12 * 3600.0
+"""Age above which a copy is not read on: a broker may forget tombstones a day after they were written."""
+
+REBUILT = "it is rebuilt from the changelog; nothing is lost"
+_NOT_ITS_FAULT = ("no space left", "permission denied", "read-only file system", "too many open files", "/lock:", "\\lock:")
+
 # Open and finished rows lie under prefixes of their own, so that a takeover scans the open ones only; beside the
 # finished ones lies an index by time, so that the oldest can leave without a scan.
 _OPEN, _DONE, _BY_TIME = b"o", b"f", b"t"
@@ -91,6 +109,20 @@ def _between(database: Any, first: bytes, end: bytes) -> Iterator[tuple[bytes, b
     yield from database.items(from_key=first, read_opt=options)
 
 
+def seal(write: Any, header: bytes | None, offset: int) -> None:
+    """End a write batch: the header row, if it is a new one, and the changelog offset from which to read on."""
+    if header is not None:
+        write.put(HEADER_KEY, header)
+    write.put(OFFSET_KEY, str(offset).encode())
+    write.put(WRITTEN_KEY, _TIME.pack(time.time_ns() // 1000))
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of the database says that its files are not what it wrote."""
+    text = str(error)
+    return text.startswith("Corruption") or (text.startswith("IO error") and "No such file" in text)
+
+
 class ChangelogStore(RocksStore):  # type: ignore[misc]
     """Faust's rocksdb store with recovery in whole batches."""
 
@@ -99,18 +131,60 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
         self._decode_header = decode_header
         self.replays: dict[int, Replay] = {}
 
-    def persisted_offset(self, tp: Any) -> int | None:
-        """Asked when an assignment begins; recovery restarts there, so what was half read is forgotten."""
+    def persisted_offset(self, tp: Any) -> int:
+        """The offset before the last record that is known, -1 for none; asked when an assignment begins.
+
+        Recovery restarts there, so what was half read is forgotten, and the first record that it reads is one that this
+        copy knows: it shows whether the copy is of this changelog.
+        """
         self.replays.pop(tp.partition, None)
-        offset: int | None = super().persisted_offset(tp)
-        return offset
+        database = self._db_for_partition(tp.partition)
+        offset, header, written = (database.get(key) for key in (OFFSET_KEY, HEADER_KEY, WRITTEN_KEY))
+        if offset is None:
+            return -1
+        age = math.inf if written is None else time.time() - _TIME.unpack(written)[0] / 1e6
+        if age > FRESH_SECONDS:
+            del database
+            self._dbs.pop(tp.partition).close()
+            self._discard(tp.partition, f"it was last written {age / 3600:.1f} h ago")
+            return -1
+        if header is not None:
+            self.replay(tp.partition).expect(header)
+        return max(-1, int(offset) - 1)
+
+    def _open_for_partition(self, partition: int) -> Any:
+        path = self.partition_path(partition)
+        tables = {file.name for file in path.glob("*.sst")}
+        try:
+            database = super()._open_for_partition(partition)
+        except Exception as error:  # the database knows no other kind
+            if any(words in str(error).lower() for words in _NOT_ITS_FAULT):
+                raise
+            self._discard(partition, f"it cannot be opened: {error}")
+            return super()._open_for_partition(partition)
+        # A list of files that lost its end opens well, with older tables and the newest offset. A crash in the middle of
+        # a compaction leaves files too that no list names; then this is done once for nothing.
+        if lost := tables - {Path(file["name"]).name for file in database.live_files()}:
+            database.close()
+            self._discard(partition, f"it has lost track of {', '.join(sorted(lost))}")
+            database = super()._open_for_partition(partition)
+        return database
+
+    def _discard(self, partition: int, why: str) -> None:
+        path = self.partition_path(partition)
+        shutil.rmtree(path, ignore_errors=True)
+        log.warning("local_store_discarded", store=str(path), why=why, meaning=REBUILT)
 
     def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
         """Called by Faust's recovery with consecutive changelog records."""
         try:
             for event in batch:
                 self.apply(event.message)
+        except OtherLog as error:
+            self.app.hooks.store_broken(f"{self.table_name}: {error}")
         except Exception as error:
+            if is_damage(error):
+                self.app.hooks.store_broken(f"{self.table_name}: {error}")
             # Faust would log it and go on with a table that lacks rows.
             print(f"recovery of {self.table_name} failed: {error!r}", file=sys.stderr, flush=True)
             os._exit(EXIT_BUG)
@@ -125,6 +199,7 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
     def apply(self, message: Any) -> None:
         """Take one changelog record; nothing reaches the rows before its header row is read."""
         replay = self.replay(message.partition)
+        replay.compare(message)
         closed = replay.history.take(message)
         if closed is not None:
             self._close(replay, closed)
@@ -132,12 +207,10 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
     def _close(self, replay: Replay, closed: Closed) -> None:
         last, offset = closed.last, replay.close(closed)
         database, write = self._db_for_partition(last.partition), rocksdict.WriteBatch(raw_mode=True)
-        if closed.header is not None:
-            write.put(HEADER_KEY, last.value)
         for message in closed.rows:
             if message.value is None:
                 drop_row(write, message.key)
             else:
                 put_row(write, message.key, message.value, expiry_of(message.headers))
-        write.put(OFFSET_KEY, str(offset).encode())
+        seal(write, None if closed.header is None else last.value, offset)
         database.write(write)

@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from actors.loader import load_agents
-from schemas.failpoint import VARIABLE
-from schemas.settings import environment_of
+from tests.actors.processes import FILE, killed, process
 from tests.actors.stage import Stage, assignment, outcomes
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults]
 
-FILE = Path(__file__).with_name("killable.py")
-ROOT = Path(__file__).parents[2]
 POINTS = ["inbox-polled", "journalled", "handled", "reports-sent", "reports-acked", "offsets-committed"]
-
-
-@contextlib.asynccontextmanager
-async def process(stage: Stage, failpoint: str = "", wait: bool = True) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A host process, ready if `wait`; ended at the end."""
-    ready = stage.settings.data_dir / f"ready-{time.monotonic_ns()}"
-    environment = {**os.environ, **environment_of(stage.settings), VARIABLE: failpoint}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.actors.hosted", str(FILE), str(ready), cwd=ROOT, env=environment
-    )
-    try:
-        async with asyncio.timeout(30):
-            while wait and not ready.exists() and child.returncode is None:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
-
-
-async def killed(child: asyncio.subprocess.Process) -> None:
-    assert await asyncio.wait_for(child.wait(), 20) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from actors.api import Context
 from actors.handlers import Operations
 from actors.ledger import Ledger
-from actors.mailbox import REMEMBERED, Mailbox, Past, Stage, Work
+from actors.mailbox import Mailbox, Past, Stage, Work
 from schemas.inbox import AssignedTask
 
 NOW = 1_000
@@ -28,6 +28,11 @@ def deliver(box: Mailbox, offset: int, task_id: str, epoch: int = 1, deadline: i
     box.ledgers[0].take(offset)
     box.accept(work)
     return work
+
+
+def cancel(box: Mailbox, offset: int, task_id: str, epoch: int = 1) -> Work | None:
+    box.ledgers[0].take(offset)
+    return box.cancel(task_id, epoch, (0, offset))
 
 
 def started(box: Mailbox) -> list[str]:
@@ -92,17 +97,18 @@ def test_a_second_delivery_after_the_report_is_finished_at_once() -> None:
 def test_what_is_cancelled_before_it_starts_never_starts() -> None:
     box = mailbox()
     deliver(box, 0, "t")
-    assert box.cancel("t", 1) is None
+    assert cancel(box, 1, "t") is None
     assert started(box) == []
     assert (box.load, box.running) == (0, 0)
-    assert box.ledgers[0].unsaved() == (1, "")
+    assert box.ledgers[0].unsaved() == (2, "")
 
 
 def test_a_cancel_that_comes_first_holds() -> None:
     box = mailbox()
-    box.cancel("t", 2)
-    deliver(box, 0, "t", epoch=1)
-    deliver(box, 1, "t", epoch=2)
+    cancel(box, 0, "t", 2)
+    assert box.ledgers[0].unsaved() == (1, "")
+    deliver(box, 1, "t", epoch=1)
+    deliver(box, 2, "t", epoch=2)
     works = list(box.next(NOW))
     assert [work.task.epoch for work in works] == [1]
 
@@ -112,19 +118,20 @@ def test_a_running_work_that_is_cancelled_reports_nothing_but_keeps_its_slot() -
     work = deliver(box, 0, "t")
     deliver(box, 1, "u")
     list(box.next(NOW))
-    assert box.cancel("t", 1) is work
+    assert cancel(box, 2, "t") is work
     assert started(box) == []
+    assert box.ledgers[0].unsaved() is None  # a host that begins anew now must learn of the cancel again
     assert not box.finish(work)
     assert started(box) == ["u"]
-    assert box.ledgers[0].unsaved() == (1, "")
+    assert box.ledgers[0].unsaved() == (1, "1;1+1")
 
 
 def test_the_next_attempt_waits_for_a_cancelled_one_to_end() -> None:
     box = mailbox()
     old = deliver(box, 0, "t", epoch=1)
     list(box.next(NOW))
-    box.cancel("t", 1)
-    new = deliver(box, 1, "t", epoch=2)
+    cancel(box, 1, "t")
+    new = deliver(box, 2, "t", epoch=2)
     assert started(box) == []
     box.finish(old)
     assert list(box.next(NOW)) == [new]
@@ -158,10 +165,10 @@ def test_a_revoked_partition_keeps_what_runs_and_leaves_what_waits() -> None:
 
 
 def test_the_memory_of_finished_assignments_is_bounded() -> None:
-    box = mailbox()
-    for n in range(REMEMBERED + 5):
-        box.cancel(f"t{n}", 1)
-    assert len(box.past._known) == REMEMBERED
+    box = Mailbox("echo", 10, Operations(echo), Past(100), {0: Ledger(0)})
+    for n in range(105):
+        cancel(box, n, f"t{n}")
+    assert len(box.past._known) == 100
     assert ("t4", 1) not in box.past
     assert ("t5", 1) in box.past
 
@@ -177,7 +184,8 @@ def test_any_history_ends_with_nothing_in_hand(steps: list[tuple[str, int, str]]
             deliver(box, offset, task_id, epoch)
             offset += 1
         elif what == "c":
-            box.cancel(task_id, epoch)
+            cancel(box, offset, task_id, epoch)
+            offset += 1
         elif running:
             work = running.pop(data.draw(st.integers(0, len(running) - 1)))
             if box.finish(work):

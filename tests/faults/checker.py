@@ -16,9 +16,11 @@ import rocksdict
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from schemas.agents import AgentState
 from schemas.changelog import HEADER_KEY
 from schemas.codec import Codecs
 from schemas.deadletters import DeadLetterKind
+from schemas.errors import DecodeError
 from schemas.settings import Settings
 from schemas.tasks import TERMINAL, ReportKind, TaskEventKind, TaskState
 from schemas.topics import (
@@ -37,7 +39,7 @@ from tests.faults.submitter import Entry
 from topology import troupe
 
 RUNNING = (TaskState.ASSIGNED, TaskState.RUNNING)
-TRANSITIONS = frozenset(list(TaskEventKind)[:11])
+TRANSITIONS = frozenset([*list(TaskEventKind)[:11], TaskEventKind.REASSIGNED])
 
 
 @dataclass
@@ -226,8 +228,8 @@ class Checker:
                 fold.last[each.partition, each.key] = each.value
                 continue
             batch, pending[each.partition] = pending[each.partition], []
-            header = headers.decode(each.value)
-            if header.base != each.offset - header.count or header.count != len(batch):
+            header = _readable(headers, each.value)
+            if header is None or header.base != each.offset - header.count or header.count != len(batch):
                 fold.strays += 1
                 continue
             for row in batch:
@@ -243,7 +245,8 @@ class Checker:
             fold.values.pop(place, None)
             return
         again = before is not None and fold.values[place] == found.value
-        if not again and row.version != (1 if before is None else before.version + 1):
+        anew = before is None or getattr(before, "state", None) is AgentState.ABSENT  # an ended row's key begins anew
+        if not again and row.version != (1 if anew else before.version + 1):
             fold.jumps.append(f"{found.key!r} {before and before.version} -> {row.version}")
         left = before is not None and getattr(before, "state", None) in TERMINAL and row.state != before.state
         if left:
@@ -306,6 +309,14 @@ class Checker:
             if place in told and place in deadlines and told[place] < deadlines[place]:
                 self._bad["timed out with its report in the log"].append(f"{place}")
         self._facts["timeouts"] = timeouts
+
+
+def _readable(codec: Any, value: bytes | None) -> Any:
+    """The header row of a value, None for one that somebody else wrote."""
+    try:
+        return None if value is None else codec.decode(value)
+    except DecodeError:
+        return None
 
 
 def top_load(events: list[Found], begun: int, ended: int) -> int:

@@ -99,6 +99,7 @@ class Role:
             self.exits[code] += 1
             self.died_at = self.died_at or time.monotonic()
             self.process = None
+            self.was_ready = False
 
     def log(self) -> str:
         """All that it said, at all its starts."""

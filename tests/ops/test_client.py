@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from ops.client import Client, command_of, home_of
+from ops.client import Client, NoOutcome, TaskFailed, home_of
 from ops.codecs import load_codecs
+from ops.commands import command_of
+from ops.views.cancel import CancelOutcome
 from ops.views.log import open_log
 from schemas.base import Record
 from schemas.errors import BrokerUnavailable, InvalidInput, OperatorError, PayloadTooLarge
@@ -164,9 +166,105 @@ async def test_foreign_bytes_on_the_topics_are_passed_over(installed: Settings, 
     async with Client(installed) as client:
         found = await client.status("mine")
         assert await client.status("unknown") is None
-        assert await client.events("unknown") == []
+        assert [each async for each in client.events("unknown", live=False)] == []
     assert found is not None
     assert found.status is TaskState.ASSIGNED
+
+
+@pytest.mark.kafka
+async def test_a_result_is_the_value_or_an_error_that_says_why(installed: Settings, say: Say) -> None:
+    failed = TaskError(code="agent_error", message="it broke", agent_id="a", attempt=1)
+    await say(TASK_EVENTS, event("good", 1, "completed", "completed"))
+    await say(TASK_RESULTS, outcome("good", 1))
+    await say(TASK_EVENTS, event("bad", 1, "failed", "failed", error=failed))
+    await say(TASK_RESULTS, outcome("bad", 1).model_copy(update={"status": TaskState.FAILED, "result": None}))
+    await say(TASK_EVENTS, event("slow", 1, "assigned", "assigned"))
+    async with Client(installed) as client:
+        assert await client.result("good", 20) == {"sum": 3}
+        with pytest.raises(TaskFailed, match=r"^it broke$") as caught:
+            await client.result("bad", 20)
+        for task_id in ("slow", "unknown"):
+            with pytest.raises(NoOutcome, match=f"^Task '{task_id}' has no outcome after 0.3 s$") as late:
+                await client.result(task_id, 0.3)
+            assert late.value.hint == f"troupe explain {task_id}"
+    assert (caught.value.code, caught.value.status.task_id) == ("agent_error", "bad")
+
+
+@pytest.mark.kafka
+async def test_events_come_once_those_that_are_there_and_then_live(installed: Settings, say: Say) -> None:
+    first = event("mine", 1, "assigned", "assigned")
+    await say(TASK_EVENTS, first)
+    await say(TASK_EVENTS, first)
+    seen: list[TaskEventKind] = []
+    begun = asyncio.Event()
+    async with Client(installed) as client:
+        assert [each.kind async for each in client.events("mine", live=False)] == [TaskEventKind.ASSIGNED]
+
+        async def follow() -> None:
+            async for each in client.events("mine", timeout_s=20):
+                seen.append(each.kind)
+                begun.set()
+
+        following = asyncio.create_task(follow())
+        await asyncio.wait_for(begun.wait(), 20)
+        assert not following.done()
+        await say(TASK_EVENTS, first)
+        await say(TASK_EVENTS, event("other", 1, "completed", "completed"))
+        await say(TASK_EVENTS, event("mine", 2, "started", "running"))
+        await say(TASK_EVENTS, event("mine", 3, "completed", "completed"))
+        await asyncio.wait_for(following, 20)
+    assert seen == [TaskEventKind.ASSIGNED, TaskEventKind.STARTED, TaskEventKind.COMPLETED]
+
+
+@pytest.mark.kafka
+async def test_events_of_a_task_that_does_not_end_end_with_an_error(installed: Settings, say: Say) -> None:
+    await say(TASK_EVENTS, event("mine", 1, "assigned", "assigned"))
+    async with Client(installed) as client:
+        with pytest.raises(NoOutcome):
+            async for _ in client.events("mine", timeout_s=0.5):
+                pass
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("kind", "code", "found"),
+    [
+        ("cancelled", None, CancelOutcome.CANCELLED),
+        ("refused", "task_finished", CancelOutcome.ALREADY_FINISHED),
+        ("refused", "task_not_found", CancelOutcome.NOT_FOUND),
+        ("refused", "unauthorized", CancelOutcome.REFUSED),
+        (None, None, CancelOutcome.ALREADY_CANCELLED),
+    ],
+)
+async def test_a_cancel_is_answered_by_what_it_led_to(
+    installed: Settings, say: Say, kind: str | None, code: str | None, found: CancelOutcome
+) -> None:
+    before = event("mine", 1, "cancelled", "cancelled")
+    await say(TASK_EVENTS, before)  # what was before is no answer
+    async with Client(installed) as client:
+        asking = asyncio.create_task(client.cancel("mine", "enough", timeout_s=20))
+        await asyncio.sleep(0.5)
+        assert not asking.done()
+        if kind is None:
+            await coordinator_commits(installed, "mine")
+        else:
+            async with open_log(installed) as log:
+                home = home_of("mine", await log.partitions(installed.kafka.topic_prefix + "tasks.requests"))
+            cause = f"{home.topic}.{home.partition}.0"
+            error = TaskError(code=code, message="no") if code else None
+            await say(TASK_EVENTS, event("mine", 2, kind, "cancelled", cause=cause, error=error))
+        answer = await asking
+    assert answer.outcome is found
+    assert answer.done is (found in (CancelOutcome.CANCELLED, CancelOutcome.ALREADY_CANCELLED))
+
+
+@pytest.mark.kafka
+async def test_a_cancel_that_nobody_decides_says_so(installed: Settings) -> None:
+    async with Client(installed) as client:
+        answer = await client.cancel("mine", timeout_s=0.5)
+        assert (answer.outcome, answer.done) == (CancelOutcome.UNDECIDED, False)
+        with pytest.raises(InvalidInput, match="task_id"):
+            await client.cancel("no id")
 
 
 @pytest.mark.kafka

@@ -205,6 +205,24 @@ def test_files_that_are_no_database(ctx: Context, shop: Path) -> None:
         finish(ctx, source_type="sqlite")
 
 
+def test_what_a_crashed_writer_left_is_not_touched(ctx: Context, shop: Path) -> None:
+    with closing(sqlite3.connect(shop, isolation_level=None)) as writer:
+        for statement in ("PRAGMA cache_size = 1", "BEGIN", "UPDATE items SET name = hex(zeroblob(90000))"):
+            writer.execute(statement)
+        left = {ctx.sources_root / f"left.db{end}": Path(f"{shop}{end}").read_bytes() for end in ("", "-journal")}
+    for path, content in left.items():
+        path.write_bytes(content)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        finish(ctx, source_url="left.db", tables=["items"])
+    assert {path: path.read_bytes() for path in left} == left
+
+
+def test_a_view_cannot_call_what_a_query_may(ctx: Context, make: Callable[[str], Path]) -> None:
+    make("CREATE VIEW v AS SELECT fts5_source_id() AS a")
+    with pytest.raises(InvalidInput, match=r"unsafe use of|no such function"):
+        finish(ctx, source_url="shop.db", tables=["v"])
+
+
 def test_a_name_that_is_no_uri(ctx: Context, shop: Path) -> None:
     shop.rename(ctx.sources_root / "a?mode=rwc&b#%20 c.db")
     assert len(finish(ctx, source_url="a?mode=rwc&b#%20 c.db", tables=["pairs"])[1]) == 2

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -21,7 +21,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from ops.cli.roles import troupe_command
 from tests.e2e.conftest import LIMIT_S, Visitor
 
-SEEN_WITHIN_S = 60.0
+SEEN_WITHIN_S = 100.0
 
 Record = dict[str, Any]
 
@@ -84,7 +84,7 @@ class Foreign:
         """All that lies in a topic now, in the order of each partition."""
         consumer, places, found = self._readers.get(topic) or self._reader(topic)
         self._readers[topic] = consumer, places, found
-        ends = {each.partition: consumer.get_watermark_offsets(each, timeout=SEEN_WITHIN_S)[1] for each in places}
+        ends = {each.partition: self.until(lambda each=each: _end(consumer, each)) - 1 for each in places}
         while any(end > 0 and read < end for end, read in self._progress(ends, found)):
             message = consumer.poll(SEEN_WITHIN_S)
             assert message is not None and message.error() is None, f"{topic}: {message and message.error()}"
@@ -129,3 +129,11 @@ class Foreign:
         """The one outcome of a task, as soon as it is there."""
         (found,) = self.until(lambda: self.records("tasks.results", lambda each: each["task_id"] == task_id))
         return dict(found)
+
+
+def _end(consumer: Consumer, place: TopicPartition) -> int:
+    """One more than the end of a partition, 0 if its leader is not known yet."""
+    try:
+        return int(consumer.get_watermark_offsets(place, timeout=SEEN_WITHIN_S)[1]) + 1
+    except KafkaException:
+        return 0

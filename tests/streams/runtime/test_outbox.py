@@ -121,3 +121,14 @@ async def test_an_inbox_is_there_before_it_is_written_to(installed: Settings, ou
     name = installed.kafka.topic_prefix + inbox_name("newcomer")
     await acked(await outbox.send([Encoded(name, 1, b"k", b"work", ())]), LIMIT_S)
     assert await values(installed, name) == [b"work"]
+
+
+async def test_an_inbox_keeps_the_partitions_that_it_has(installed: Settings, outbox: Outbox) -> None:
+    """Else records would go where no partition is, and the process would stop for it again and again."""
+    name = inbox_name("agent")
+    await create(installed, installed.kafka.topic_prefix + name)
+    for wanted in (3, 1, 4):
+        await outbox.ensure([EnsureTopic(INBOX, name, wanted)])
+        assert outbox._wire._inbox_partitions[name] == 2
+    await outbox.ensure([EnsureTopic(INBOX, inbox_name("other"), 3)])
+    assert outbox._wire._inbox_partitions[inbox_name("other")] == 3

@@ -11,10 +11,12 @@ import rocksdict
 from schemas.changelog import HEADER_KEY, ChangelogHeader, InputOffset
 from streams.runtime.expiry import FINISHED_HEADER, expiry_bytes, expiry_of
 from streams.runtime.partition import ChangelogRecord
+from streams.runtime.replay import OtherLog, Replay
 from streams.runtime.store import (
     OFFSET_KEY,
     drop_row,
     finished_row,
+    is_damage,
     leaving,
     open_rows,
     put_row,
@@ -200,3 +202,39 @@ def test_the_time_is_read_from_either_form_of_headers(headers: Any) -> None:
 
 def test_a_time_before_the_epoch_is_the_epoch() -> None:
     assert expiry_of({FINISHED_HEADER: expiry_bytes(-5)}) == 0 and expiry_of(None) is None
+
+
+def test_a_copy_that_knows_another_record_is_not_of_this_log(stand: Stand) -> None:
+    batch(stand, 0, {"t": row(1)}, asked=1)
+    batch(stand, 2, {"u": row(1)}, asked=2)
+    known = stand.changelog[0][3].value
+    replay = Replay(stand.headers.decode)
+    replay.expect(known)
+    for message in stand.changelog[0]:
+        replay.compare(message)
+    replay.ended(4)  # it was met at its place
+    other = Replay(stand.headers.decode)
+    other.expect(known)
+    stand.changelog[0][3].value = stand.changelog[0][1].value
+    with pytest.raises(OtherLog, match="offset 3 of the changelog is another record"):
+        other.compare(stand.changelog[0][3])
+    short = Replay(stand.headers.decode)
+    short.expect(known)
+    with pytest.raises(OtherLog, match="ends at offset 3, the local store has read up to 3"):
+        short.ended(3)
+    compacted = Replay(stand.headers.decode)
+    compacted.expect(known)
+    compacted.ended(9)  # its header row is gone, as a later one took its place
+
+
+@pytest.mark.parametrize(
+    ("text", "damaged"),
+    [
+        ("Corruption: block checksum mismatch: stored = 1, computed = 2 in 000009.sst", True),
+        ("IO error: No such file or directory: While open a file for random read: 000009.sst", True),
+        ("IO error: No space left on device: While appending to file", False),
+        ("a rule that speaks of Corruption", False),
+    ],
+)
+def test_what_counts_as_damage(text: str, damaged: bool) -> None:
+    assert is_damage(Exception(text)) is damaged
