@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any
 
 import rfc8785
@@ -25,8 +26,8 @@ def load_json(text: str, where: str) -> Any:
         raise InvalidInput(f"{where}: not valid JSON: {error}", code="invalid_request") from error
 
 
-def canonical(value: Any) -> bytes:
-    """RFC 8785 bytes of a JSON value; raises InvalidInput where it has none (a lone surrogate, say).
+def canonical(value: Any) -> str:
+    """RFC 8785 text of a JSON value; raises InvalidInput where it has none (a lone surrogate, say).
 
     That form knows doubles only. Payloads with larger integers (64-bit ids) are common and must keep them apart, so
     those are written digit by digit, in the same order of keys.
@@ -34,7 +35,7 @@ def canonical(value: Any) -> bytes:
     if _is_plain(value):
         return _sorted(value)
     try:
-        return rfc8785.dumps(value)
+        return rfc8785.dumps(value).decode()
     except rfc8785.IntegerDomainError:
         return _sorted(value)
     except (rfc8785.CanonicalizationError, RecursionError) as error:
@@ -46,26 +47,36 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _sorted(value: Any) -> bytes:
-    try:
-        return _ENCODER.encode(value).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"no canonical JSON: {error}", code="invalid_request") from error
+def _sorted(value: Any) -> str:
+    text = "".join(_pieces(value, 0))
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"no canonical JSON: {error}", code="invalid_request") from error
+    return text
 
 
 def _is_plain(value: Any) -> bool:
     """Whether json.dumps writes the canonical form: ASCII keys (their order is the same in UTF-16), safe integers."""
-    if value is None or isinstance(value, (str, bool)):
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
         return True
-    if isinstance(value, int):
-        return -_SAFE_INT < value < _SAFE_INT
-    if isinstance(value, float):  # repr is the shortest form too, but writes 1.0 and 1e+16 otherwise than the standard
-        return 1e-4 <= abs(value) < 1e16 and not value.is_integer()
-    if isinstance(value, dict):
-        return all(key.isascii() and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(_is_plain(item) for item in value)
-    return False
+    if kind is dict:
+        for key, item in value.items():
+            if not (key.isascii() and (type(item) is str or _is_plain(item))):
+                return False
+        return True
+    if kind is list:
+        return all(map(_is_plain, value))
+    if kind is int:
+        return bool(-_SAFE_INT < value < _SAFE_INT)
+    # repr is the shortest form too, but writes 1.0 and 1e+16 otherwise than the standard
+    return kind is float and 1e-4 <= abs(value) < 1e16 and not value.is_integer()
+
+
+def _refuse_type(value: Any) -> Any:
+    raise InvalidInput(f"no canonical JSON: {type(value).__name__}", code="invalid_request")
 
 
 def _refuse_constant(word: str) -> Any:
@@ -74,4 +85,5 @@ def _refuse_constant(word: str) -> Any:
 
 # Made once: json.loads and json.dumps with options make new ones at each call, which costs as much as a small object.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+# So is what JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False) makes at each call of its encode().
+_pieces = c_make_encoder(None, _refuse_type, encode_basestring, None, ":", ",", True, False, False)

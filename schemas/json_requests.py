@@ -147,7 +147,7 @@ def _sorted_out(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _converted(name: str, value: Any) -> Any:
     if name in JSON_FIELDS:
         try:
-            return canonical(_object(name, value)).decode()
+            return canonical(_object(name, value))
         except InvalidInput as wrong:
             raise DecodeError(f"{name}: {wrong}") from wrong
     if name in INSTANT_FIELDS and isinstance(value, str):

@@ -26,7 +26,7 @@ MAX_TTL_SECONDS = 315_360_000
 MAX_CAPABILITIES = 100
 
 _JSON_FIELDS = frozenset({"context", "metadata", "payload"})
-_EMPTY = "{}"
+_EMPTY_HASH = digest(b"{}")
 _NOT_THE_CLIENTS = frozenset(
     {"event_id", "occurred_at", "source", "actor", "correlation_id", "causation_id", "task_id", "kind"}
 )
@@ -51,7 +51,7 @@ def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
     """
     wrong: Fault | None = None
     members: list[str] = []
-    payload = _EMPTY
+    payload_hash = _EMPTY_HASH
     values = zip(_HASHED, _values(command.__dict__), _DEFAULTS, strict=True)
     for name, value in [(name, value) for name, value, default in values if value is not default and value != default]:
         if name not in _JSON_FIELDS:
@@ -63,7 +63,7 @@ def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
             wrong = wrong or fault("invalid_request", error)
             text = quoted(value)
         if name == "payload":
-            payload = text
+            payload_hash = text = digest(text.encode())  # most of the body, and its hash is wanted anyway
         members.append(f'"{name}":{text}')
     size = len(event.value)
     for key, content in event.headers:
@@ -71,7 +71,7 @@ def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
     if size > max_record_bytes:
         wrong = fault("payload_too_large", size, max_record_bytes)
     body_hash = digest(f"{{{','.join(members)}}}".encode())
-    return Body(body_hash, digest(payload.encode()), wrong or _range_fault(command))
+    return Body(body_hash, payload_hash, wrong or _range_fault(command))
 
 
 def _canonical_object(text: str, name: str) -> str:
@@ -79,8 +79,8 @@ def _canonical_object(text: str, name: str) -> str:
     if not isinstance(value, dict):
         raise InvalidInput(f"{name}: must be a JSON object")
     try:
-        return canonical(value).decode()
-    except (InvalidInput, UnicodeError, RecursionError) as error:
+        return canonical(value)
+    except (InvalidInput, RecursionError) as error:
         raise InvalidInput(f"{name}: {error}") from error
 
 
@@ -91,7 +91,7 @@ def _canonical_field(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    return canonical(value.model_dump(mode="json") if isinstance(value, RetryPolicy) else value).decode()
+    return canonical(value.model_dump(mode="json") if isinstance(value, RetryPolicy) else value)
 
 
 def _range_fault(command: TaskCommand) -> Fault | None:

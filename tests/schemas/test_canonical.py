@@ -24,7 +24,7 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_it_is_the_standard_form(value: Any) -> None:
-    assert canonical(value) == rfc8785.dumps(value)
+    assert canonical(value) == rfc8785.dumps(value).decode()
 
 
 @given(VALUES)
@@ -34,7 +34,7 @@ def test_it_does_not_depend_on_how_the_text_was_written(value: Any) -> None:
 
 def test_integers_beyond_doubles_are_kept_apart() -> None:
     assert canonical({"id": 2**63}) != canonical({"id": 2**63 + 1})
-    assert canonical({"b": 2**63, "a": 1}) == b'{"a":1,"b":9223372036854775808}'
+    assert canonical({"b": 2**63, "a": 1}) == '{"a":1,"b":9223372036854775808}'
 
 
 @pytest.mark.parametrize("text", ["NaN", '{"x": Infinity}', "{", "[" * 200_000])
