@@ -60,7 +60,7 @@ class Rehearsal:
     """A system of these agents; `async with` starts it. One at a time in a loop, and only asyncio's own loop will do.
 
     settings: of the installation; its data directory is always a fresh one, which is removed at the end. patience_seconds:
-    real seconds for which the clock stands still while a handler's threads or sockets work. longest_seconds: virtual time
+    real seconds for which the clock stands still while threads, programs or sockets work. longest_seconds: virtual time
     after which a test that goes on and on is ended.
     """
 

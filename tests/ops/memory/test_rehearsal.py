@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -324,6 +325,19 @@ async def test_a_handler_may_talk_to_a_server_in_the_same_loop() -> None:
 
     async with server, Rehearsal([Actor("asker", ask, capabilities=["ask"])]) as troupe:
         assert await troupe.result(await troupe.submit("ask")) == {"answer": "hello"}
+        assert elapsed(troupe) == 0
+
+
+async def test_time_stands_still_for_a_program_that_a_handler_runs() -> None:
+    async def run(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "import time; time.sleep(0.2); print('done')", stdout=asyncio.subprocess.PIPE
+        )
+        told, _ = await program.communicate()
+        return {"told": told.decode().strip()}
+
+    async with Rehearsal([Actor("runner", run, capabilities=["run"])]) as troupe:
+        assert await troupe.result(await troupe.submit("run")) == {"told": "done"}
         assert elapsed(troupe) == 0
 
 
