@@ -369,6 +369,22 @@ async def test_one_rehearsal_at_a_time() -> None:
                 pass
 
 
+async def test_outside_of_its_block_a_rehearsal_says_so() -> None:
+    troupe = Rehearsal([adder()])
+    with pytest.raises(RuntimeError, match="async with Rehearsal"):
+        await troupe.submit("sum", {"a": 1, "b": 2})
+    async with troupe:
+        task = await troupe.submit("sum", {"a": 1, "b": 2})
+        await troupe.result(task)
+    for again in (troupe.submit("sum"), troupe.wait(task), troupe.advance(1)):
+        with pytest.raises(RuntimeError, match="not open"):
+            await again
+    assert len(await troupe.events(task)) == 2  # what was seen can still be looked at
+    with pytest.raises(RuntimeError, match="held once"):
+        async with troupe:
+            pass
+
+
 async def test_an_agent_that_cannot_be_is_an_error_of_the_start() -> None:
     crowded = Actor("napper", nap, config={"inbox_partitions": 1000})
     with pytest.raises(OperatorError, match="inbox_partitions: must be between 1 and 64"):
