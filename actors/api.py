@@ -68,7 +68,8 @@ class Context:
 class Actor:
     """One agent: its id, its handler or handlers by operation, what it offers, and its limits.
 
-    max_in_flight: handlers at once. timeout_seconds: of one attempt. `capabilities` are the words a task may ask for;
+    max_in_flight: handlers at once. timeout_seconds: of one attempt. `config`: {"own_group": True} gives it a consumer
+    group of its own, {"inbox_partitions": N} lets N processes share it. `capabilities` are the words a task may ask for;
     `troupe submit WORD` finds the agents that offer the word. Raises ValueError or TypeError for what cannot work.
     """
 
@@ -86,6 +87,11 @@ class Actor:
     heartbeat_interval_seconds: int = 10
     config: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def own_group(self) -> bool:
+        """Whether its inbox is read in a group of its own, `agents.<agent_id>`, which hosts of any name join."""
+        return self.config.get("own_group") is True
 
     operations: Operations = field(init=False, repr=False, compare=False)
 

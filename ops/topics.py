@@ -86,7 +86,7 @@ async def apply(settings: Settings, topology: Topology) -> Applied:
         await _create(client, new, replicas)
         present = await _until_present(client, [*wanted, SCHEMAS], settings.kafka.metadata_timeout_seconds)
     for name, topic in wanted.items():
-        _check(present[name], topic, settings)
+        check_topic(present[name], topic, settings)
     subjects = {subject: avro_schema(model) for subject, model in topology.models().items()}
     await register_schemas(
         settings.kafka.bootstrap_servers, subjects, settings.kafka.metadata_timeout_seconds, replicas
@@ -149,7 +149,8 @@ async def _until_present(client: AIOKafkaAdminClient, names: Sequence[str], limi
     return present
 
 
-def _check(found: Found, topic: Topic, settings: Settings) -> None:
+def check_topic(found: Found, topic: Topic, settings: Settings) -> None:
+    """Refuse a topic that is laid out otherwise than the topology says. Raises OperatorError with both values."""
     wanted = partitions_of(topic, settings)
     if found.partitions != wanted:
         raise OperatorError(

@@ -123,8 +123,8 @@ class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
             lag += max(0, end - ledger.position)
         return lag
 
-    def ease(self) -> None:
-        """Fetch no more for agents that have work waiting while the host holds too much of it.
+    def ease(self) -> bool:
+        """Fetch no more for agents that have work waiting while the group holds too much of it; whether any is held back.
 
         What runs does not count, and a coordinator assigns no more than may run, so this is rare: it must be, since a
         paused inbox does not show its cancels either.
@@ -142,6 +142,7 @@ class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
         elif self._paused and waiting < limit // 2:
             self._consumer.resume(*(self._paused & self._consumer.assignment()))
             self._paused.clear()
+        return bool(self._paused)
 
     async def _committed(self) -> dict[TopicPartition, OffsetAndMetadata]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka.bootstrap_servers)

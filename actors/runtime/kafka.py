@@ -1,4 +1,4 @@
-"""The host of Python actors on Kafka: one consumer for all their inboxes, one producer for all their reports.
+"""The host of Python actors on Kafka: a consumer for each group of inboxes, one producer for all reports.
 
 Four things run side by side: polling, sending reports, committing, and heartbeats in a thread of their own. A report is
 acknowledged before the offset of its assignment is committed. What Kafka refuses for good ends the host without a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,19 +24,17 @@ from actors.member import Member
 from actors.reports import Reporter
 from actors.runner import Limits, Runner
 from actors.runtime.clients import consumer, heartbeat_connection, producer
-from actors.runtime.inboxes import Inboxes
-from actors.runtime.intake import Intake, Refresh
+from actors.runtime.intake import Refresh
 from actors.runtime.outbox import Outbox
+from actors.runtime.reader import Reader, groups_of
 from actors.runtime.registration import register
+from actors.runtime.rivals import refuse_rivals
 from actors.watch import Watch
 from schemas.codec import Codecs
 from schemas.errors import Retryable
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from schemas.topics import AGENT_COMMANDS, TASK_REPORTS, inbox_name
-
-POLL_MS = 100
-"""Longest time without a look at what else there is to do."""
 
 
 class DrainTimeout(Retryable):
@@ -68,16 +66,18 @@ async def run_host(
     group = f"{settings.kafka.topic_prefix}actors.{settings.actors.host}"
     member = Member.claim(settings.data_dir / "hosts" / settings.actors.host)
     sender = producer(settings, group)
-    receiver = consumer(settings, group, group, f"{settings.actors.host}-{member.name}")
+    receivers = {
+        each: consumer(settings, each, each, f"{settings.actors.host}-{member.name}")
+        for each in groups_of(settings, actors)
+    }
     try:
         await sender.start()
-        known = register(settings, [actor.definition() for actor in actors], codecs, sender, now_micros)
-        if not await _done_before(stop, known):
+        if not await _done_before(stop, _known(settings, actors, codecs, sender)):
             return
-        await receiver.start()
+        await asyncio.gather(*(each.start() for each in receivers.values()))
         partitions = len(await sender.partitions_for(settings.kafka.topic_prefix + TASK_REPORTS.name))
         journal = Journal(member.directory / "journal", now_micros())
-        clients = _Clients(sender, receiver, group, partitions)
+        clients = _Clients(sender, receivers, partitions)
         host = _Host(settings, actors, codecs, clients, journal, failpoints or Failpoints(), refresh)
         if watch is not None:
             watch.begin(host.runner.holder)
@@ -85,15 +85,21 @@ async def run_host(
     finally:
         if watch is not None:
             watch.close()
-        await _closed(receiver.stop(), settings)
+        await asyncio.gather(*(_closed(each.stop(), settings) for each in receivers.values()))
         await _closed(sender.stop(), settings)
         member.release()
 
 
+async def _known(settings: Settings, actors: Sequence[Actor], codecs: Codecs, sender: AIOKafkaProducer) -> None:
+    """See that nobody else reads these inboxes, then register: to register first would replace a living one's."""
+    groups = {actor.agent_id: group for group, own in groups_of(settings, actors).items() for actor in own}
+    await refuse_rivals(settings, groups, wait=True)
+    await register(settings, [actor.definition() for actor in actors], codecs, sender, now_micros)
+
+
 class _Clients(NamedTuple):
     sender: AIOKafkaProducer
-    receiver: AIOKafkaConsumer
-    group: str
+    receivers: Mapping[str, AIOKafkaConsumer]
     report_partitions: int
 
 
@@ -111,31 +117,34 @@ class _Host:
         refresh: Refresh | None,
     ) -> None:
         prefix, past = settings.kafka.topic_prefix, Past(settings.actors.remembered)
-        mailboxes = {
-            prefix + inbox_name(actor.agent_id): Mailbox(actor.agent_id, actor.max_in_flight, actor.operations, past)
-            for actor in actors
-        }
-        self._settings, self._failpoints, self._journal = settings, failpoints, journal
-        self._receiver = clients.receiver
+        self._settings, self._journal = settings, journal
         reports, limit = prefix + TASK_REPORTS.name, settings.kafka.request_timeout_seconds
         self._outbox = Outbox(clients.sender, reports, clients.report_partitions, self._settled, failpoints, limit)
         reporter = Reporter(codecs.of(TASK_REPORTS.subject), now_micros, self._outbox.put)
         self.runner = Runner(Limits.of(settings), reporter, journal, now_micros, failpoints)
-        self._inboxes = Inboxes(settings, clients.receiver, clients.group, mailboxes, self._outbox.flushed, failpoints)
-        self._intake = Intake(settings, codecs, clients.sender, self._inboxes, self.runner, now_micros, refresh)
-        by_agent = {actor.agent_id: float(actor.heartbeat_interval_seconds) for actor in actors}
-        self._heartbeats = Heartbeats(
-            [Pulse(box.agent_id, by_agent[box.agent_id], self._reader(topic)) for topic, box in mailboxes.items()],
-            codecs.of(AGENT_COMMANDS.subject),
-            partial(heartbeat_connection, settings, prefix + AGENT_COMMANDS.name),
-            now_micros,
-        )
+        self._readers: list[Reader] = []
+        self._groups: dict[str, str] = {}
+        pulses: list[Pulse] = []
+        for group, own in groups_of(settings, actors).items():
+            boxes = {
+                prefix + inbox_name(each.agent_id): Mailbox(each.agent_id, each.max_in_flight, each.operations, past)
+                for each in own
+            }
+            reader = Reader(
+                settings, codecs, clients.sender, clients.receivers[group], group, boxes, self.runner, now_micros,
+                self._outbox.flushed, failpoints, refresh,
+            )  # fmt: skip
+            self._readers.append(reader)
+            self._groups |= {each.agent_id: group for each in own}
+            pulses += [Pulse(x.agent_id, float(x.heartbeat_interval_seconds), reader.pulse(x.agent_id)) for x in own]
+        connect = partial(heartbeat_connection, settings, prefix + AGENT_COMMANDS.name)
+        self._heartbeats = Heartbeats(pulses, codecs.of(AGENT_COMMANDS.subject), connect, now_micros)
 
     async def run(self, on_ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Poll, report and commit until `stop`; a failure of any of them is raised."""
-        self._inboxes.subscribe()
         sending = asyncio.create_task(self._outbox.run())
-        others = [asyncio.create_task(self._poll(on_ready)), asyncio.create_task(self._commit_often())]
+        others = [asyncio.create_task(reader.poll(self._heartbeats)) for reader in self._readers]
+        others += [asyncio.create_task(self._commit_often()), asyncio.create_task(self._begin(on_ready))]
         asked = asyncio.create_task(stop.wait())
         clean = False
         self._heartbeats.start()
@@ -153,44 +162,26 @@ class _Host:
             await _cancelled([sending, asked, *others])
             self._journal.close(clean)
 
-    async def _poll(self, on_ready: Callable[[], None]) -> None:
-        ready = False
-        while True:
-            got = await self._receiver.getmany(timeout_ms=POLL_MS, max_records=self._settings.actors.max_records)
-            if self._inboxes.moved:
-                self._heartbeats.now(await self._inboxes.open())
-                if not ready:
-                    ready = True
-                    on_ready()
-                continue
-            if got:
-                self._failpoints.hit("inbox-polled")
-                await self._intake.take(got)
-            self._inboxes.ease()
-            if self._intake.draining:
-                self._beat_for_drained()
+    async def _begin(self, on_ready: Callable[[], None]) -> None:
+        """Say that all inboxes are ours, once nobody turned out to have come at the same moment; then wait for ever."""
+        await asyncio.gather(*(reader.ready for reader in self._readers))
+        await refuse_rivals(self._settings, self._groups, wait=False)
+        on_ready()
+        await asyncio.Event().wait()
 
     def _settled(self, works: list[Work]) -> None:
         for work in works:
             work.mailbox.settle(work)
         self._journal.end(works)
 
-    def _beat_for_drained(self) -> None:
-        """A draining agent says at once that its inbox is read to its end and nothing is in hand."""
-        for topic, box in list(self._intake.draining.items()):
-            if box.load == 0 and self._inboxes.lag(topic, box) == 0:
-                del self._intake.draining[topic]
-                self._heartbeats.now([box.agent_id])
-
-    def _reader(self, topic: str) -> Callable[[], tuple[int, int | None] | None]:
-        """What the thread of heartbeats asks for; None as long as no partition of the inbox is ours."""
-        mailbox = self._inboxes.mailboxes[topic]
-        return lambda: (mailbox.load, self._inboxes.lag(topic, mailbox)) if mailbox.ledgers else None
-
     async def _commit_often(self) -> None:
         while True:
             await asyncio.sleep(self._settings.actors.commit_interval_seconds)
-            await self._inboxes.commit()
+            await self._commit()
+
+    async def _commit(self) -> None:
+        for reader in self._readers:
+            await reader.commit()
 
     async def _drain(self, sending: asyncio.Task[None]) -> None:
         """Start nothing more; let running handlers end and their reports be acknowledged, and commit."""
@@ -207,7 +198,7 @@ class _Host:
         await _cancelled([flushed])
         if sending.done():
             sending.result()
-        await self._inboxes.commit()
+        await self._commit()
         if late:
             raise DrainTimeout(f"handlers still ran after {self._settings.actors.drain_seconds:g} s")
 

@@ -32,6 +32,8 @@ from schemas.settings import Settings
 from schemas.topics import AGENT_COMMANDS, DEAD_LETTERS, INBOX, TASK_REPORTS, Topic, inbox_name
 
 MICROS = 1_000_000
+POLL_MICROS = 100_000
+"""Longest time without a look at agents that drain, or whose inbox is left alone while they have work waiting."""
 
 
 class MemoryHost:
@@ -64,6 +66,8 @@ class MemoryHost:
         self._draining: dict[str, Mailbox] = {}
         self._reports: list[Report] = []
         self._commit_at: int | None = None
+        self._look_at: int | None = None
+        self._crowded = False
         self._commands = 0
         self._born = clock()
         self._journal = Journal(seat / "journal", self._born)
@@ -93,9 +97,9 @@ class MemoryHost:
         return agent_id in self._actors
 
     def due(self) -> int | None:
-        """When `poll` has something to do although nothing came: the next heartbeat or commit, microseconds."""
-        times = [*self._beats.values(), *([] if self._commit_at is None else [self._commit_at])]
-        return min(times, default=None)
+        """When `poll` has something to do although nothing came: the next heartbeat, commit or look, microseconds."""
+        times = (self._commit_at, self._look_at, *self._beats.values())
+        return min((each for each in times if each is not None), default=None)
 
     # --- life
 
@@ -116,6 +120,7 @@ class MemoryHost:
         if self._runner.broken.done():
             self._runner.broken.result()
         done = [self._open(), self._send(), self._take(), self._commit(), self._beat()]
+        self._look_at = self._clock() + POLL_MICROS if self._draining or self._crowded else None
         return any(done)
 
     async def stop(self) -> bool:
@@ -164,9 +169,9 @@ class MemoryHost:
     def _take(self) -> bool:
         """Note all that lies in the inboxes before anything of it starts, so that a cancel spares its handler."""
         taken, limit, found = Taken(), self._settings.actors.max_records, False
-        crowded = sum(box.waiting for box in self._boxes.values()) >= limit
+        self._crowded = sum(box.waiting for box in self._boxes.values()) >= limit
         for topic, box in self._boxes.items():
-            if crowded and box.waiting:
+            if self._crowded and box.waiting:
                 continue
             for partition, ledger in box.ledgers.items():
                 for stored in self._log.read(topic, partition, ledger.position, limit):

@@ -97,7 +97,7 @@ def latency_verb(
     warmup: Warmup = 2000,
     handler_ms: HandlerMs = 0,
     handler_cpu_ms: HandlerCpuMs = 0,
-    jvm: Jvm = "bench",
+    jvm: Jvm = "dev",
     profile: Profile = None,
     stall_seconds: Stall = 30.0,
     data: Data = None,
@@ -110,6 +110,8 @@ def latency_verb(
 
     An open loop: every task has its moment in a plan and is timed from that moment, however late it was sent, so that
     a stall shows in each task that it held up. The exit code is 1 if an accepted task has no outcome.
+
+    Kafka's Java is that of `troupe up`: the optimising compiler works for longer than a run at a low rate takes.
     """
     tasks = max(1, round(rate * seconds))
     options = Options(tasks, payload_bytes, _WARMUP_IN_FLIGHT, warmup, stall_seconds, rate, profile)

@@ -28,6 +28,7 @@ class Verbs(LazyGroup):
         "topics": Verb("ops.cli.topics:app", "List topics, or show their records decoded."),
         "schemas": Verb("ops.cli.schemas:app", "List the record schemas, or serve them over HTTP."),
         "topology": Verb("ops.cli.topology:app", "Create and check the topics, or print the wiring."),
+        "doctor": Verb("ops.cli.doctor:doctor", "Look for what is wrong, and say what to do about it."),
         "demo": Verb("ops.cli.demo:demo", "A tour: real work on a real Kafka, then nothing is left running."),
         "bench": Verb("ops.cli.bench:app", "Measure."),
         "role": Verb("ops.cli.role:app", "Run one role; the supervisor does.", hidden=True),

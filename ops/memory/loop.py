@@ -2,7 +2,7 @@
 
 Handlers are real coroutines and may sleep, time out and make tasks as they like, so time has to be virtual where they look
 at it: in the loop. Whatever is runnable runs; only when nothing is, the clock moves to the next thing that is due. Work
-that the loop cannot see the end of (threads, sockets) is waited for in real time, within a limit.
+that the loop cannot see the end of (threads, programs, sockets) is waited for in real time, within a limit.
 
 asyncio has no door for this. So some methods of the loop, and `select` of its selector, are replaced on the instances as
 long as the block lasts; a test fails loudly should a Python version ask for time in another way.
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -54,13 +56,15 @@ class Agenda(Protocol):
 class VirtualTime:
     """`with VirtualTime(...)`: the running loop lives on `clock`. One at a time for a loop.
 
-    patience_seconds: real seconds for which the clock stands still while threads or sockets work and nothing comes of it.
+    patience_seconds: real seconds for which the clock stands still while threads, programs or sockets are at work and nothing
+    comes of it.
     """
 
     def __init__(self, clock: VirtualClock, agenda: Agenda, patience_seconds: float) -> None:
         self._clock, self._agenda, self._patience = clock, agenda, patience_seconds
         self._jobs = 0
-        self._gave_up: tuple[int, int] | None = None  # the jobs that were waited for in vain
+        self._programs: list[asyncio.SubprocessTransport] = []
+        self._gave_up: tuple[int, int, int] | None = None  # the jobs that were waited for in vain
 
     def __enter__(self) -> Self:
         """Raises OperatorError for a loop that is not asyncio's own, or that is virtual already."""
@@ -75,16 +79,21 @@ class VirtualTime:
             raise OperatorError("This event loop runs on virtual time already", hint="one rehearsal at a time")
         self._loop, self._selector = loop, selector
         self._select, self._execute, self._schedule = selector.select, loop.run_in_executor, loop.call_at
-        self._sockets = len(selector.get_map())
+        self._open_before = set(selector.get_map())
         self._loop_began, self._began = loop.time(), self._clock.now
-        vars(loop).update(time=self._time, call_at=self._call_at, run_in_executor=self._run_in_executor)
+        self._replaced = {
+            "time": self._time, "call_at": self._call_at, "run_in_executor": self._run_in_executor,
+            "subprocess_exec": partial(self._subprocess, loop.subprocess_exec),
+            "subprocess_shell": partial(self._subprocess, loop.subprocess_shell),
+        }  # fmt: skip
+        vars(loop).update(self._replaced)
         vars(selector).update(select=self._next)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for name in ("time", "call_at", "run_in_executor"):
+        for name in self._replaced:
             del vars(self._loop)[name]
         del vars(self._selector)["select"]
 
@@ -104,6 +113,16 @@ class VirtualTime:
     def _job_ended(self, future: asyncio.Future[Any]) -> None:
         self._jobs -= 1
 
+    async def _subprocess(self, start: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        transport, protocol = await start(*args, **kwargs)
+        self._programs.append(transport)
+        return transport, protocol
+
+    def _outside(self) -> tuple[int, int, int]:
+        """Jobs in the executor, programs, handlers in threads: of each of them the loop hears at its end."""
+        self._programs = [each for each in self._programs if each.get_returncode() is None]
+        return self._jobs, len(self._programs), self._agenda.in_threads
+
     def _next(self, timeout: float | None = None) -> Any:
         """In the place of `select`: events, or a step of the clock."""
         events = self._select(0)
@@ -111,8 +130,10 @@ class VirtualTime:
             self._gave_up = None
         if events or (timeout is not None and timeout <= 0):
             return events
-        sockets = len(self._selector.get_map()) > self._sockets
-        jobs = self._jobs, self._agenda.in_threads
+        opened = self._selector.get_map()
+        self._open_before &= opened.keys()
+        sockets = len(opened) > len(self._open_before)
+        jobs = self._outside()
         if (any(jobs) and jobs != self._gave_up) or (sockets and self._agenda.running):
             events = self._select(self._patience)
             if events:

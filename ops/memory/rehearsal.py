@@ -60,7 +60,7 @@ class Rehearsal:
     """A system of these agents; `async with` starts it. One at a time in a loop, and only asyncio's own loop will do.
 
     settings: of the installation; its data directory is always a fresh one, which is removed at the end. patience_seconds:
-    real seconds for which the clock stands still while a handler's threads or sockets work. longest_seconds: virtual time
+    real seconds for which the clock stands still while threads, programs or sockets work. longest_seconds: virtual time
     after which a test that goes on and on is ended.
     """
 
@@ -79,7 +79,7 @@ class Rehearsal:
         self._disk = Disk()
         self._coordinator: MemoryCoordinator | None = None
         self._host: MemoryHost | None = None
-        self._working = self._nudged = False
+        self._open = self._nudged = False
         self._failed: Exception | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._cancelled = False  # whether we cancelled the owner, who waits for what will never come
@@ -88,6 +88,8 @@ class Rehearsal:
 
     async def __aenter__(self) -> Self:
         """Raises OperatorError if an agent cannot be registered, or for a loop that is not asyncio's own."""
+        if self._owner is not None:
+            raise RuntimeError("a rehearsal is held once; make another Rehearsal")
         place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="troupe-rehearsal-"))
         self.settings = self._given.model_copy(update={"data_dir": Path(place)})
         self.codecs = memory_codecs(self.settings)
@@ -100,6 +102,7 @@ class Rehearsal:
             self.restart_coordinator()
             self.restart_actors()
             self._turn()
+            self._open = True
         except BaseException:
             self._stack.close()
             raise
@@ -109,6 +112,7 @@ class Rehearsal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Handlers that still run are ended. Raises what broke the system itself, or Stuck where nothing could go on."""
+        self._open = False
         try:
             await self.crash_actors()
             self.crash_coordinator()
@@ -173,6 +177,7 @@ class Rehearsal:
 
     async def advance(self, seconds: float) -> None:
         """Let virtual time pass, with all that happens in it; `asyncio.sleep` does the same."""
+        self._check()
         await asyncio.sleep(seconds)
         self._check()
 
@@ -309,6 +314,8 @@ class Rehearsal:
             self._owner.cancel()
 
     def _check(self) -> None:
+        if not self._open:
+            raise RuntimeError("the rehearsal is not open; use it inside of `async with Rehearsal(...) as troupe:`")
         if self._failed is not None:
             raise self._failed
 

@@ -35,6 +35,11 @@ class LogReader:
         self._limit_s = settings.kafka.metadata_timeout_seconds
         self._silence_s = settings.kafka.request_timeout_seconds
 
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """For readers of a format of their own; whatever they assign is replaced by the next read."""
+        return self._consumer
+
     async def topics(self) -> dict[str, list[TopicPartition]]:
         """All topics of the cluster by their real names, each with its partitions in order."""
         async with self._bounded():
@@ -71,6 +76,15 @@ class LogReader:
         self._consumer.assign(wanted)  # so that it learns who leads them
         async with self._bounded():
             return dict(await self._consumer.end_offsets(wanted))
+
+    async def since(self, partitions: Iterable[TopicPartition], at_s: float) -> Offsets:
+        """The offsets of the first records at or after an instant, in seconds since the epoch; the ends if there is none."""
+        ends = await self.ends(partitions)
+        if not ends:
+            return {}
+        async with self._bounded():
+            found = await self._consumer.offsets_for_times({place: int(at_s * 1000) for place in ends})
+        return {place: end if (at := found.get(place)) is None else at.offset for place, end in ends.items()}
 
     async def committed(self, group: str, partition: TopicPartition) -> int:
         """Offset up to which a group has done its work in a partition; 0 if it never said."""

@@ -29,7 +29,7 @@ from streams.runtime.batch import run_batch
 from streams.runtime.delivered import Delivered
 from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR
 from streams.runtime.faust_app import App, BatchStream
-from streams.runtime.outbox import Outbox, acked, build
+from streams.runtime.outbox import Outbox, Sent, acked, build
 from streams.runtime.owner import Owner
 from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition
 from streams.runtime.replay import Leaving, OtherLog, claims, let_leave
@@ -287,14 +287,14 @@ class Runner:
         """Steps 2 and 3: one Kafka batch per changelog partition, acked where expected; then the local store."""
         self._refuse_if_paused()
         self._seq += 1
-        producer, sent, headers = self._app.producer._producer, [], {}
+        producer, sent, headers = self._app.producer._producer, Sent(), {}
         before = time.time()
         expected = {number: owner.partitions[number].next for number in parts}
         for number, part in parts.items():
             header: ChangelogHeader = owner.header(owner.partitions[number], part, self._seq)
             headers[number] = self._header_codec.encode(header)
             batch = build(producer, (*part.records, ChangelogRecord(HEADER_KEY, headers[number])))
-            sent.append(await producer.send_batch(batch, self._changelog, partition=number))
+            sent.add(await producer.send_batch(batch, self._changelog, partition=number), self._changelog, number)
         self._failpoints.hit("changelog-queued")  # stopped here, a zombie sends it when it goes on
         await self._pass("changelog-sent")
         acks = await acked(sent, self._ack_seconds)

@@ -7,7 +7,7 @@ stops; on a user's topic its fallback is written instead.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -37,16 +37,40 @@ def build(producer: AIOKafkaProducer, records: Iterable[ChangelogRecord]) -> Any
     return batch
 
 
-async def acked(futures: Iterable[asyncio.Future[Any]], limit_s: float) -> list[Any]:
-    """The broker's answers, all of them. Raises what a produce raised, BrokerUnavailable after `limit_s` seconds.
+class Sent(list["asyncio.Future[Any]"]):
+    """Futures of batches, and where each of them goes."""
 
-    An idempotent producer tries for ever by itself, since giving a batch up would tear its sequence.
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def add(self, future: asyncio.Future[Any], topic: str, partition: int) -> None:
+        """A batch that is on its way."""
+        self.append(future)
+        self.places.append(f"{topic}.{partition}")
+
+
+async def acked(futures: Sequence[asyncio.Future[Any]], limit_s: float) -> list[Any]:
+    """The broker's answers, all of them.
+
+    Raises KafkaError for a produce that was refused for good, with its place if it is known; BrokerUnavailable after
+    `limit_s` seconds: an idempotent producer tries for ever by itself, since giving a batch up would tear its sequence.
     """
     try:
         async with asyncio.timeout(limit_s):
             return await asyncio.gather(*futures)
     except TimeoutError as late:
-        raise BrokerUnavailable(f"Kafka did not acknowledge within {limit_s:g} s") from late
+        unanswered = _places(futures, lambda future: future.cancelled())
+        raise BrokerUnavailable(f"Kafka did not acknowledge {unanswered} within {limit_s:g} s") from late
+    except KafkaError as error:
+        refused = _places(futures, lambda future: future.done() and not future.cancelled() and future.exception())
+        raise KafkaError(f"Kafka refused {refused} for good: {error!r}") from error
+
+
+def _places(futures: Sequence[asyncio.Future[Any]], wanted: Callable[[asyncio.Future[Any]], object]) -> str:
+    places = futures.places if isinstance(futures, Sent) else []
+    found = [place for place, future in zip(places, futures, strict=True) if wanted(future)] if places else []
+    return f"a batch for {', '.join(found[:3])}" if found else "a batch"
 
 
 class Outbox:
@@ -60,26 +84,26 @@ class Outbox:
         self._users: dict[str, tuple[int, float]] = {}
         self._admin: AIOKafkaAdminClient | None = None
 
-    async def send(self, outputs: Sequence[Encoded]) -> list[asyncio.Future[Any]]:
+    async def send(self, outputs: Sequence[Encoded]) -> Sent:
         """Hand batches to the producer; the futures end with the broker's acks."""
         open_: dict[tuple[str, int], Any] = {}
-        futures: list[asyncio.Future[Any]] = []
+        sent = Sent()
         for output in outputs:
             if output.users:
-                futures.append(asyncio.ensure_future(self._send_to_user(output)))
+                sent.add(asyncio.ensure_future(self._send_to_user(output)), output.topic, output.partition)
                 continue
             place = output.topic, output.partition
             batch = open_.get(place)
             if batch is None:
                 batch = open_[place] = self._producer.create_batch()
             if not _append(batch, output):
-                futures.append(await self._producer.send_batch(batch, output.topic, partition=output.partition))
+                sent.add(await self._producer.send_batch(batch, output.topic, partition=output.partition), *place)
                 batch = open_[place] = self._producer.create_batch()
                 if not _append(batch, output):
                     raise ValueError(f"a record of {len(output.value or b'')} bytes for {output.topic} fits no batch")
         for (topic, partition), batch in open_.items():
-            futures.append(await self._producer.send_batch(batch, topic, partition=partition))
-        return futures
+            sent.add(await self._producer.send_batch(batch, topic, partition=partition), topic, partition)
+        return sent
 
     async def ensure(self, topics: Sequence[EnsureTopic]) -> None:
         """Create the topics that do not exist yet. Raises KafkaError if the broker refuses.

@@ -1,4 +1,4 @@
-"""Asked why, and told to stop: what a visitor sees of a task that runs, waits, fails or never was."""
+"""Asked why, told to stop, and looked at by the doctor: what a visitor sees of tasks that run, wait, fail or never were."""
 
 from __future__ import annotations
 
@@ -106,3 +106,16 @@ def test_a_task_that_never_was(seats: Visitor) -> None:
     assert "Hint: check the id" in seats.troupe("cancel", "never", code=1)
     assert seats.json("cancel", "never", "--no-wait")["outcome"] == "sent"
     assert "task_id" in seats.troupe("cancel", "no id", code=1)
+
+
+def test_a_system_that_works_is_found_healthy(seats: Visitor) -> None:
+    found = seats.json("doctor")
+    assert found["errors"] == 0, found
+    by_check = {finding["check"]: finding for finding in found["findings"]}
+    assert set(by_check) == {
+        "settings", "processes", "disk", "java", "kafka", "schemas", "topics", "lag", "dead letters", "agents", "clock",
+        "changelogs",
+    }  # fmt: skip
+    for check in ("processes", "kafka", "schemas", "topics", "lag", "agents", "clock", "changelogs"):
+        assert by_check[check]["level"] == "ok", by_check[check]
+    assert "0 errors" in seats.troupe("doctor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,9 +95,12 @@ def test_a_kill_in_the_middle_costs_no_task_and_none_ends_twice(example: Path, f
         foreign.until(first.is_ready)
         done = submit(foreign, {"answer": {"n": 0}})
         foreign.result(done)
-        tasks = [submit(foreign, {"ms": 1500, "answer": {"n": number}}) for number in range(3)]
+        tasks = [submit(foreign, {"ms": 4000, "answer": {"n": number}}) for number in range(3)]
         foreign.until(lambda: all(starts(example, each) for each in tasks))
+        time.sleep(1.0)  # it commits twice a second, and what it must not commit is what we look for
         first.kill()
+        open_ = [each.offset() for each in foreign.messages(INBOX) if (each.key() or b"").decode() in tasks]
+        assert foreign.committed("agents.node_agent", INBOX) == min(open_)
         assert foreign.records("tasks.results", lambda each: each["task_id"] in tasks) == []
     with running_agent(example, "work.mjs", foreign.bootstrap) as second:
         foreign.until(second.is_ready)

@@ -19,12 +19,14 @@ def endured(request: pytest.FixtureRequest) -> Callable[[dict], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rows = terminalreporter.config.stash.get(ROWS, [])
-    if not rows:
-        return
-    table = Table(*rows[0], title="runs under faults")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
+    """A table for each kind of row."""
+    kinds: dict[tuple[str, ...], list[dict]] = {}
+    for row in terminalreporter.config.stash.get(ROWS, []):
+        kinds.setdefault(tuple(row), []).append(row)
     text = io.StringIO()
-    Console(file=text, width=140).print(table)
+    for columns, rows in kinds.items():
+        table = Table(*columns, title="runs under faults")
+        for row in rows:
+            table.add_row(*map(str, row.values()))
+        Console(file=text, width=150).print(table)
     terminalreporter.write(text.getvalue())

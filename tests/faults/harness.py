@@ -24,6 +24,11 @@ from topology import troupe
 DRAIN_S = 120.0
 UNFINISHED = 400
 """Tasks without an outcome above which the load pauses, so that a slow machine has an end too."""
+POINTS = (
+    "stepped", "changelog-sent", "changelog-acked", "rows-written",
+    "outputs-sent", "outputs-acked", "committed", "recovered",
+)  # fmt: skip
+"""Failpoints of a coordinator, each between two steps of a flush."""
 CLAIMS = 4
 """Claims of a start, one per processor and partition; flushes of records come after them."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.runtime.exits import EXIT_FENCED, EXIT_OPERATOR
+from streams.runtime.exits import EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR
 from tests.faults.by_hand import make_anew, meddle, set_config
 from tests.faults.harness import Run, run
 from topology import config_of, troupe
@@ -92,6 +92,25 @@ async def test_topics_that_are_not_what_they_were(broker: str, tmp_path: Path) -
         await _refused(made, f"Topic '{changelog}' has 3 partitions, the settings say 2", "kafka.partitions")
         await make_anew(broker, changelog, 2, {"cleanup.policy": "compact"})
         await _refused(made, f"Changelog '{changelog}.", "is empty, but records of", "start over")
+
+
+@pytest.mark.parametrize("topic", ["tasks.results", "coordinator-tasks-changelog"])
+async def test_an_output_that_is_refused_for_good(broker: str, tmp_path: Path, endured: Endured, topic: str) -> None:
+    """The process stops without a commit, names the topic, and is started again until somebody has mended it."""
+    async with run(f"{topic} refuses", broker, tmp_path, seed=103) as made:
+        system, coordinator = made.system, made.system.coordinator
+        made.may_exit = {str(EXIT_KAFKA)}
+        name = made.settings.kafka.topic_prefix + topic
+        policy = "compact" if "changelog" in topic else "delete"
+        await system.ready()
+        await set_config(broker, name, cleanup_policy=policy, max_message_bytes="10")
+        await made.submitter.feed(60)
+        await system.until(lambda: coordinator.exits[EXIT_KAFKA] > 1, 60, "stopped, and once more")
+        assert f"Kafka refused a batch for {name}." in coordinator.log()
+        assert "MessageSizeTooLargeError" in coordinator.log()
+        await set_config(broker, name, cleanup_policy=policy)
+        await made.verdict()
+        endured(made.row)
 
 
 async def _refused(made: Run, *words: str) -> None:

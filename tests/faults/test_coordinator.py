@@ -15,17 +15,10 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.faults.harness import CLAIMS, Run, run
+from tests.faults.harness import CLAIMS, POINTS, Run, run
 from topology import troupe
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(900)]
-
-POINTS = (
-    "stepped", "changelog-sent", "changelog-acked", "rows-written",
-    "outputs-sent", "outputs-acked", "committed", "recovered",
-)  # fmt: skip
-QUEUED = "changelog-queued"
-"""Between the producer's queue and the wire: for a kill the same as `stepped`; a zombie sends the batch late."""
 
 Endured = Callable[[dict], None]
 
@@ -147,37 +140,6 @@ async def test_a_clean_stop_leaves_nothing_to_say_again(broker: str, tmp_path: P
         await made.verdict()
         endured(made.row)
         assert made.row["re-emitted"] == 0 and set(system.coordinator.exits) == {0}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("rounds", "seed"), [(1, 71), (2, 72)])
-async def test_a_zombie_is_fenced(broker: str, tmp_path: Path, endured: Endured, rounds: int, seed: int) -> None:
-    """Stopped at each point, past its session, while another takes over; then it wakes with a batch in its hands."""
-    rng = random.Random(seed)
-    async with run("zombie at each failpoint", broker, tmp_path, seed=seed) as made:
-        system, first, second = made.system, made.system.coordinator, made.system.second
-        made.may_exit = {"70", "72"}
-        await system.ready()
-        for point in [each for each in (QUEUED, QUEUED, QUEUED, *POINTS) * rounds if each != "committed"]:
-            await system.halt(first, signal.SIGTERM)
-            nth = 1 if point == "recovered" else rng.randint(CLAIMS + 1, CLAIMS + 12)
-            first.failpoints.append(f"{point}:{nth}:stop")
-            system.resume(first)
-            await made.load_until(lambda: first.stopped, 60, 40, f"stopped at {point}")
-            first.keep = False
-            system.resume(second)
-            await system.until(lambda: second.was_ready, 40, "taken over")
-            await made.submitter.feed(200, 100)
-            first.signal(signal.SIGCONT)
-            await asyncio.sleep(3)
-            await system.halt(first)
-            await made.submitter.feed(50, 100)
-            await made.done(0.9)
-            await system.halt(second, signal.SIGTERM)
-            system.resume(first)
-            await system.until(lambda: first.was_ready, 40, "back")
-        await made.verdict()
-        endured(made.row)
 
 
 async def _rewind(made: Run, share: float) -> None:

@@ -131,3 +131,32 @@ async def test_a_refused_registration_says_why(tmp_path: Path) -> None:
                 )  # fmt: skip
                 stage.put(AGENT_EVENTS, "napper", stage.codecs.of(AGENT_EVENTS.subject).encode(refusal))
                 host.poll()
+
+
+async def test_a_host_with_too_much_waiting_takes_no_more_for_those_who_are_full(tmp_path: Path) -> None:
+    async with MemoryStage.open(tmp_path, actors__max_records=20) as stage:
+        full, other = Actor("full", nap, max_in_flight=2), Actor("other", nap)
+        async with stage.host(full, other):
+            for n in range(200):
+                await stage.assign("full", f"f{n}", {"seconds": 10})
+            await asyncio.sleep(0)
+            await asyncio.sleep(11)
+            await stage.assign("other", "o")
+            await asyncio.sleep(0.2)
+            (beat,) = [each for each in stage.decoded(AGENT_COMMANDS) if each.agent_id == "full" and each.load]
+            assert beat.load <= 2 + 2 * 20 and beat.load + beat.inbox_lag >= 198
+            assert outcomes(stage.decoded(TASK_REPORTS))["o"] == "completed"
+            reports = await stage.reports(lambda seen: len(outcomes(seen)) == 201, limit=2000)
+            assert [each.task_id for each in reports if each.kind == "completed"][-1] == "f199"
+
+
+async def test_a_drain_that_ends_with_a_cancel_is_told_soon(tmp_path: Path) -> None:
+    async with MemoryStage.open(tmp_path) as stage, stage.host(Actor("napper", nap, heartbeat_interval_seconds=3600)):
+        await stage.assign("napper", "t", {"seconds": 1000})
+        await stage.tell_stop("napper")
+        await asyncio.sleep(5)
+        await stage.cancel("napper", "t")
+        await asyncio.sleep(0.2)
+        beats = [each for each in stage.decoded(AGENT_COMMANDS) if each.kind is AgentCommandKind.HEARTBEAT]
+        assert [(each.load, each.inbox_lag) for each in beats] == [(0, 0), (0, 0)]
+        assert beats[-1].occurred_at - beats[0].occurred_at < 5_200_000

@@ -106,6 +106,14 @@ class Foreign:
         read.update((each.partition(), each.offset() + 1) for each in found)
         return [(end, read[number]) for number, end in ends.items()]
 
+    def committed(self, group: str, topic: str) -> int:
+        """The offset that a group has committed for the one partition of a topic."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
+        try:
+            return int(consumer.committed([TopicPartition(topic, 0)], timeout=SEEN_WITHIN_S)[0].offset)
+        finally:
+            consumer.close()
+
     def close(self) -> None:
         for consumer, *_ in self._readers.values():
             consumer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -327,6 +328,19 @@ async def test_a_handler_may_talk_to_a_server_in_the_same_loop() -> None:
         assert elapsed(troupe) == 0
 
 
+async def test_time_stands_still_for_a_program_that_a_handler_runs() -> None:
+    async def run(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "import time; time.sleep(0.2); print('done')", stdout=asyncio.subprocess.PIPE
+        )
+        told, _ = await program.communicate()
+        return {"told": told.decode().strip()}
+
+    async with Rehearsal([Actor("runner", run, capabilities=["run"])]) as troupe:
+        assert await troupe.result(await troupe.submit("run")) == {"told": "done"}
+        assert elapsed(troupe) == 0
+
+
 async def test_what_agents_say_is_in_the_log_of_the_test(caplog: pytest.LogCaptureFixture) -> None:
     async def speak(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
         ctx.logger.info("assessing", applicant="a-17")
@@ -353,6 +367,22 @@ async def test_one_rehearsal_at_a_time() -> None:
         with pytest.raises(OperatorError, match="virtual time already"):
             async with Rehearsal([adder()]):
                 pass
+
+
+async def test_outside_of_its_block_a_rehearsal_says_so() -> None:
+    troupe = Rehearsal([adder()])
+    with pytest.raises(RuntimeError, match="async with Rehearsal"):
+        await troupe.submit("sum", {"a": 1, "b": 2})
+    async with troupe:
+        task = await troupe.submit("sum", {"a": 1, "b": 2})
+        await troupe.result(task)
+    for again in (troupe.submit("sum"), troupe.wait(task), troupe.advance(1)):
+        with pytest.raises(RuntimeError, match="not open"):
+            await again
+    assert len(await troupe.events(task)) == 2  # what was seen can still be looked at
+    with pytest.raises(RuntimeError, match="held once"):
+        async with troupe:
+            pass
 
 
 async def test_an_agent_that_cannot_be_is_an_error_of_the_start() -> None:

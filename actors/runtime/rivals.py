@@ -1,0 +1,127 @@
+"""Who else reads our inboxes: two groups that read one inbox would each run every assignment of it.
+
+Kafka shares an inbox among the members of a group and knows nothing of what two groups do to each other, so a host looks
+before it registers, and once more when it has joined: of two that come at the same moment at least the later sees the
+other. A member that was killed, or stopped a moment ago, is still listed until its session is over; that is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
+
+from schemas.errors import BrokerUnavailable, OperatorError
+from schemas.settings import Settings
+from schemas.topics import inbox_name
+
+_LOOK_SECONDS = 0.5
+_SESSIONS = 1.5
+"""Sessions that a member which is gone may stay listed, the broker's own delay included."""
+
+_UNSETTLED = ("PreparingRebalance", "CompletingRebalance")
+_LISTED = 50
+"""Groups asked about at once."""
+
+
+async def refuse_rivals(settings: Settings, groups: Mapping[str, str], *, wait: bool) -> None:
+    """Return when no living member of another group reads one of these inboxes. `groups`: our group by agent id.
+
+    `wait`: give members that are gone the time until Kafka knows it. Raises OperatorError naming agent and group, and
+    BrokerUnavailable.
+    """
+    prefix = settings.kafka.topic_prefix
+    ours = {prefix + inbox_name(agent_id): (agent_id, group) for agent_id, group in groups.items()}
+    ends = time.monotonic() + _SESSIONS * settings.actors.session_timeout_seconds
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+    try:
+        async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
+            await client.start()
+        told = False
+        while found := await _rivals(client, settings, ours):
+            if not wait or time.monotonic() > ends:
+                raise _refusal(found)
+            if not told:
+                told = True
+                structlog.get_logger("actors").info("waiting_for_another_host", inboxes=found)
+            await asyncio.sleep(_LOOK_SECONDS)
+    except GroupAuthorizationFailedError as error:
+        structlog.get_logger("actors").warning("groups_not_shown", error=repr(error))
+    except (KafkaError, TimeoutError) as error:
+        raise BrokerUnavailable(f"Kafka does not say who reads the inboxes: {error!r}") from error
+    finally:
+        await client.close()
+
+
+def _refusal(found: Mapping[str, str]) -> OperatorError:
+    agent_id, group = next(iter(found.items()))
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    host = group.rpartition("actors.")[2] if "actors." in group else ""
+    share = f"`--host {host}` shares its work" if host else '`config={"own_group": True}` shares its work'
+    return OperatorError(
+        f"Agent '{agent_id}'{more} is hosted already, in the consumer group '{group}'; two groups would run each task twice",
+        hint=f"stop the other host (`troupe ps`), or join it: {share}",
+    )
+
+
+async def _rivals(
+    client: AIOKafkaAdminClient, settings: Settings, ours: Mapping[str, tuple[str, str]]
+) -> dict[str, str]:
+    """Agent ids of ours and the other group that reads their inboxes."""
+    prefix, limit = settings.kafka.topic_prefix, settings.kafka.metadata_timeout_seconds
+    async with asyncio.timeout(limit):
+        names = [name for name, *_ in await client.list_consumer_groups()]
+    hosts = [name for name in names if name.startswith((f"{prefix}actors.", f"{prefix}agents."))]
+    mine = {group for _, group in ours.values()}
+    if len(mine) == 1:
+        hosts = [name for name in hosts if name not in mine]
+    found: dict[str, str] = {}
+    for start in range(0, len(hosts), _LISTED):
+        for group, topics in (await _readers(client, hosts[start : start + _LISTED], limit)).items():
+            for topic in topics & ours.keys():
+                agent_id, own = ours[topic]
+                if group != own:
+                    found[agent_id] = group
+    return found
+
+
+async def _readers(client: AIOKafkaAdminClient, groups: Sequence[str], limit: float) -> dict[str, set[str]]:
+    """The topics that living members of these groups subscribe to. While members join or leave Kafka shows none; a
+    group that is not settled within `limit` seconds is passed over, lest a restless one keep all others from starting.
+    """
+    found: dict[str, set[str]] = {}
+    waiting, ends = set(groups), time.monotonic() + limit
+    while waiting:
+        async with asyncio.timeout(limit):
+            # One at a time: the client reads an answer of version 3 as one of version 2, which fails after the first.
+            asked = [client.describe_consumer_groups([group]) for group in sorted(waiting)]
+            answers = [answer for answers in await asyncio.gather(*asked) for answer in answers]
+        for code, group, state, _, _, members, *_ in (entry for answer in answers for entry in answer.groups):
+            if code:
+                raise for_code(code)
+            if state not in _UNSETTLED:
+                found[group] = _topics(members)
+                waiting.discard(group)
+        if waiting and time.monotonic() > ends:
+            structlog.get_logger("actors").warning("groups_not_settled", groups=sorted(waiting))
+            break
+        if waiting:
+            await asyncio.sleep(_LOOK_SECONDS)
+    return found
+
+
+def _topics(members: Sequence[Any]) -> set[str]:
+    found: set[str] = set()
+    for member in members:
+        *_, metadata, _assignment = member
+        try:
+            found.update(ConsumerProtocolMemberMetadata.decode(metadata).subscription)
+        except (ValueError, TypeError, IndexError):  # another protocol than that of consumers
+            continue
+    return found

@@ -1,0 +1,17 @@
+"""An agent with a group of its own, and one in its host's."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from actors import Actor, Context
+
+
+async def who(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    return {"pid": os.getpid()}
+
+
+def agents() -> list[Actor]:
+    own = Actor("own", who, config={"own_group": True, "inbox_partitions": 4})
+    return [own] if os.environ.get("ONLY") == "own" else [own, Actor("shared", who)]
