@@ -63,10 +63,7 @@ def _is_plain(value: Any) -> bool:
     if kind is str or kind is bool or value is None:
         return True
     if kind is dict:
-        for key, item in value.items():
-            if not (key.isascii() and (type(item) is str or _is_plain(item))):
-                return False
-        return True
+        return all(key.isascii() and (type(item) is str or _is_plain(item)) for key, item in value.items())
     if kind is list:
         return all(map(_is_plain, value))
     if kind is int:

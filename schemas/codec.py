@@ -109,12 +109,12 @@ class Codec(Generic[M]):
         body = BytesIO(data)
         body.seek(_FRAME_BYTES)
         try:
-            fields: dict[str, Any] = schemaless_reader(body, writer, self._schema)
+            fields: Any = schemaless_reader(body, writer, self._schema)
         except _BROKEN_BODY as broken:
             raise DecodeError(f"{self.subject}: the body is damaged: {type(broken).__name__}") from broken
         if body.tell() != len(data):
             raise DecodeError(f"{self.subject}: {len(data) - body.tell()} bytes are left over after the record")
-        return fields
+        return dict(fields)
 
     def _unknown_frame(self, data: bytes) -> DecodeError | UnknownSchemaId:
         if len(data) < _FRAME_BYTES or data[0] != 0:

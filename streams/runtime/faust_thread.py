@@ -20,6 +20,9 @@ from streams.runtime.delivered import Chunk
 REMOVED = frozenset({25, 82})
 """Kafka's answers to a member that the group no longer has: unknown member id, fenced instance id."""
 
+_STILL_SECONDS = 0.05
+"""Records that flowed have stopped when none came for so long."""
+
 _COMMIT, _JOIN_HEARTBEAT_SYNC = 8, (11, 12, 14)
 
 
@@ -46,7 +49,8 @@ class Hooks:
     queued: Callable[[], int]
     decode_header: Callable[[bytes], ChangelogHeader]
     store_broken: Callable[[str], NoReturn]
-    fetch_min_bytes: int = 1
+    gather_bytes: int = 65_536
+    gather_ms: int = 2
     fetch_max_wait_ms: int = 500
     max_partition_fetch_bytes: int = 8 * 1024 * 1024
     max_request_bytes: int = 8 * 1024 * 1024
@@ -78,6 +82,33 @@ class Taken(dict[Any, Any]):
         self.seeks = Counter()
 
 
+class Pace:
+    """How long the broker holds a fetch, by how the records come.
+
+    At a few hundred records a second each would be a fetch of its own, and a fetch costs more than a record: so while they
+    flow it waits a moment for company. A record that comes alone is not held, and an idle process asks twice a second.
+    """
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._least_gap = 2 * hooks.gather_ms / 1000
+        self._gap = 1.0
+        self._at = 0.0
+        self.flowing = False
+
+    def heard(self, now: float, some: bool) -> None:
+        """A fetch ended, with records or without; seconds of a steady clock."""
+        if some:
+            self._gap = 0.8 * self._gap + 0.2 * min(1.0, now - self._at)
+            self._at = now
+        self.flowing = some and self._gap < self._least_gap
+
+    def apply(self, fetcher: Any) -> None:
+        """The next fetches are asked for in this way."""
+        fetcher._fetch_min_bytes = self._hooks.gather_bytes if self.flowing else 1
+        fetcher._fetch_max_wait_ms = self._hooks.gather_ms if self.flowing else self._hooks.fetch_max_wait_ms
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's fetching thread, with fetch settings, and a fetch that a seek overtook given back.
 
@@ -90,6 +121,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self.last: dict[Any, int] = {}
         self.given_back = 0
         super().__init__(*args, **kwargs)
+        self._pace = Pace(self._hooks)
 
     @property
     def _hooks(self) -> Hooks:
@@ -98,7 +130,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)  # Faust fixes these at 1500 ms and 1 byte
-        consumer._fetch_min_bytes = self._hooks.fetch_min_bytes
+        consumer._fetch_min_bytes = 1
         consumer._fetch_max_wait_ms = self._hooks.fetch_max_wait_ms
         consumer._max_partition_fetch_bytes = self._hooks.max_partition_fetch_bytes
         return consumer
@@ -108,7 +140,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     ) -> Taken:
         before = self.seeks.copy()
         live = None if active_partitions is None else _Live(active_partitions)
+        if self._pace.flowing:
+            timeout = _STILL_SECONDS  # so that the pace is looked at soon
         taken = Taken(await super()._fetch_records(consumer, live, timeout, max_records))
+        self._pace.heard(time.monotonic(), bool(taken))
+        self._pace.apply(consumer._fetcher)
         for partition in [tp for tp in taken if self.seeks[tp] != before[tp]]:  # no await since they were taken
             first = taken.pop(partition)[0].offset
             self.given_back += 1

@@ -33,7 +33,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import MethodQueue, QueueServiceThread
 
-from streams.runtime.faust_thread import ConsumerThread
+from streams.runtime.faust_thread import ConsumerThread, Pace
 
 Thread = driver.AIOKafkaConsumerThread
 
@@ -66,6 +66,7 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (BaseConsumer, "_filter_tps_with_pending_acks", ["for tp in self._acked"]),
         (BaseConsumer, "_commit_offsets", ["producer.flush()", "self._commit(committable_offsets)"]),
         (Fetcher, "_fetcher", ["_drain_messages(self)"]),
+        (KafkaFetcher, "_get_actions_per_node", ["self._fetch_max_wait_ms", "self._fetch_min_bytes"]),
         (KafkaFetcher, "fetched_records", ["if partitions and tp not in partitions:", "return drained"]),
         (KafkaFetcher, "seek_to", ["self._subscriptions.seek(tp, offset)", "del self._records[tp]"]),
         (MethodQueue, "__init__", ["num_workers: int = 2"]),
@@ -163,6 +164,7 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
     live: set[Any] = set()
     thread = object.__new__(ConsumerThread)
     thread.seeks, thread.last, thread.given_back = Counter(), {}, 0
+    thread._pace = Pace(SimpleNamespace(gather_bytes=1, gather_ms=1, fetch_max_wait_ms=1))  # type: ignore[arg-type]
 
     async def fetch(self: Any, consumer: Any, active: Any, timeout: Any = None, max_records: Any = None) -> Any:
         assert early not in active  # an empty set must mean none, and not all
@@ -173,7 +175,7 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
         return {early: [record(offset=3), record(offset=4)], sought: [record(offset=7), record(offset=8)]}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    consumer = SimpleNamespace(assignment=lambda: {early, sought}, seek=lambda *place: back.append(place))
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace(), assignment=lambda: {early, sought}, seek=lambda *place: back.append(place))
     taken = asyncio.run(thread._fetch_records(consumer, live, 1.0, 10))
     assert list(taken) == [early]
     assert back == [(sought, 7)]
