@@ -100,6 +100,15 @@ class Output(NamedTuple):
     fallback: Output | None = None
 
 
+REMOVED_AT = "removed-at"
+"""Header of a tombstone on a compacted topic: when its key was removed, microseconds as text."""
+
+
+def tombstone(topic: Topic, key: str, at: int) -> Output:
+    """Removes a key that was alive until `at`, microseconds, and not one that has begun anew since."""
+    return Output(topic, key, None, headers=((REMOVED_AT, str(at).encode()),))
+
+
 class EnsureTopic(NamedTuple):
     """Asks for a topic of a family to exist before the batch's records are written; idempotent."""
 

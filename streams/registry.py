@@ -89,7 +89,7 @@ class AgentsProcessor:
         else:
             found = registry_outputs.changed(decided.row, event)
         trace = tuple(header for header in event.headers if header[0] == TRACE)
-        return [each._replace(headers=trace) if isinstance(each, Output) and trace else each for each in found]
+        return [each._replace(headers=each.headers + trace) if isinstance(each, Output) and trace else each for each in found]
 
     def broken(self, row: AgentRow, event: Event, error: Exception) -> Change[AgentRow] | None:
         """Agents have no end: the row stays as it was."""
@@ -135,7 +135,7 @@ def _turn(row: AgentRow, event: Event, kind: AgentEventKind, **changes: Any) -> 
         "from_state": row.state,
         "reason": None,
         "told_to_stop": False,
-        "updated_at": event.now,
+        "updated_at": max(row.updated_at, event.now),  # a record that came by a detour is older than what it follows
     }
     return row.model_copy(update=fields | changes)
 

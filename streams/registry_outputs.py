@@ -24,7 +24,7 @@ from schemas.agents import (
 )
 from schemas.inbox import InboxKind, InboxRecord
 from schemas.topics import AGENT_EVENTS, AGENT_HEALTH, AGENT_REGISTRY, INBOX, inbox_name
-from streams.processor import EnsureTopic, Event, Note, Output
+from streams.processor import EnsureTopic, Event, Note, Output, tombstone
 
 SOURCE = "coordinator"
 
@@ -69,8 +69,8 @@ def changed(row: AgentRow, event: Event) -> Iterator[Output | EnsureTopic]:
 def farewell(row: AgentRow, event: Event) -> Iterator[Output | EnsureTopic]:
     """What follows from the last one: tombstones."""
     yield Output(AGENT_EVENTS, row.agent_id, _event(row, event))
-    yield Output(AGENT_REGISTRY, row.agent_id, None)
-    yield Output(AGENT_HEALTH, row.agent_id, None)
+    yield tombstone(AGENT_REGISTRY, row.agent_id, row.updated_at)
+    yield tombstone(AGENT_HEALTH, row.agent_id, row.updated_at)
     if row.told_to_stop:
         yield _stop_signal(row, event)
 

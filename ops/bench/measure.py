@@ -47,7 +47,8 @@ class Options:
     """in_flight: tasks without an outcome at any time. warmup: tasks before the measured ones, over and above `tasks`.
 
     stall_s: seconds without any outcome after which it is over. rate: tasks per second of an open loop; None submits as
-    fast as outcomes come back, and so does the warm-up always. profile: file for the coordinator's stacks.
+    fast as outcomes come back, and so does the warm-up always. profile: file for the coordinator's stacks. sleep_ms,
+    cpu_ms: what each handler does; the plan's agents are made so, here it is only reported.
     """
 
     tasks: int
@@ -57,6 +58,8 @@ class Options:
     stall_s: float
     rate: float | None = None
     profile: Path | None = None
+    sleep_ms: float = 0
+    cpu_ms: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ async def _measured(plan: Plan, entry: Entry, options: Options, work: Work, tell
         counts=counts(
             ledger, range(options.warmup, options.warmup + options.tasks), options.payload_bytes, options.rate
         ),
+        handler_work={"sleep_ms": options.sleep_ms, "cpu_ms": options.cpu_ms},
         cpu_us_per_task=per_task_us(before.cpu_s, after.cpu_s, options.tasks),
         rss_mb=meter.peak_mb(),
         log_bytes_per_task=used,

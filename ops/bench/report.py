@@ -47,10 +47,12 @@ class Counts:
 class Report:
     """Counts, costs, and what they were measured on.
 
-    cpu_us_per_task and rss_mb have an entry for each role, None for one that runs elsewhere; so has log_bytes_per_task.
+    handler_work: ms that each handler sleeps or computes. cpu_us_per_task and rss_mb have an entry for each role, None for
+    one that runs elsewhere; so has log_bytes_per_task.
     """
 
     counts: Counts
+    handler_work: dict[str, float]
     cpu_us_per_task: PerRole
     rss_mb: PerRole
     log_bytes_per_task: float | None
@@ -67,6 +69,9 @@ class Report:
         """Label and value, as a person reads them."""
         counts = self.counts
         yield "tasks", f"{counts.tasks:,} with {counts.payload_bytes:,} B of payload"
+        asleep, computing = self.handler_work["sleep_ms"], self.handler_work["cpu_ms"]
+        if asleep or computing:
+            yield "each handler", f"sleeps {asleep:g} ms" if asleep else f"computes {computing:g} ms"
         if counts.rate is not None:
             yield "submitted", f"{counts.rate:,.0f} tasks/s, an open loop; times are counted from the plan"
         yield "finished", f"{counts.tasks_per_s:,.0f} tasks/s"

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops.bench.agents import write_agents
+from ops.bench.agents_host import measure_crowd, write_crowd
 from ops.bench.measure import Options, measure
 from ops.bench.pace import punctual_loop
 from ops.bench.pyspy import self_time
@@ -46,6 +47,8 @@ PayloadBytes = Annotated[
 InFlight = Annotated[int, typer.Option("--in-flight", min=1, help="Tasks without an outcome at any time.")]
 Warmup = Annotated[int, typer.Option("--warmup", min=0, help="Tasks before, not measured.")]
 Jvm = Annotated[Flavour, typer.Option("--jvm", help="How the embedded Kafka's Java is set up.")]
+Count = Annotated[int, typer.Option("--count", min=1, max=10_000, help="Agents in one host.")]
+Idle = Annotated[float, typer.Option("--idle-seconds", min=1, help="How long to measure without a task.")]
 Rate = Annotated[float, typer.Option("--rate", min=0.1, max=100_000, help="Tasks per second, come what may.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=0.1, max=86_400, help="How long to measure.")]
 HandlerMs = Annotated[float, typer.Option("--handler-ms", min=0, help="Each handler sleeps so long.")]
@@ -85,8 +88,8 @@ def throughput_verb(
     Starts a Kafka of its own in a temporary directory, unless --data or --broker say otherwise, then a coordinator and
     18 agents in 6 pools that do nothing. Half of the tasks are routed by pattern, half by capability.
     """
-    options = Options(tasks, payload_bytes, in_flight, warmup, stall_seconds, profile=profile)
-    _run("throughput", options, (data, broker, config, sets, jvm), (handler_ms, handler_cpu_ms), as_json)
+    options = Options(tasks, payload_bytes, in_flight, warmup, stall_seconds, None, profile, handler_ms, handler_cpu_ms)
+    _run("throughput", options, (data, broker, config, sets, jvm), as_json)
 
 
 @app.command("latency")
@@ -114,19 +117,51 @@ def latency_verb(
     Kafka's Java is that of `troupe up`: the optimising compiler works for longer than a run at a low rate takes.
     """
     tasks = max(1, round(rate * seconds))
-    options = Options(tasks, payload_bytes, _WARMUP_IN_FLIGHT, warmup, stall_seconds, rate, profile)
-    _run("latency", options, (data, broker, config, sets, jvm), (handler_ms, handler_cpu_ms), as_json)
+    options = Options(
+        tasks, payload_bytes, _WARMUP_IN_FLIGHT, warmup, stall_seconds, rate, profile, handler_ms, handler_cpu_ms
+    )
+    _run("latency", options, (data, broker, config, sets, jvm), as_json)
 
 
-def _run(title: str, options: Options, start: Start, handler: tuple[float, float], as_json: bool) -> None:
+@app.command("agents")
+def agents_verb(
+    count: Count = 1000,
+    tasks: Tasks = 10_000,
+    in_flight: InFlight = 1000,
+    idle_seconds: Idle = 30.0,
+    jvm: Jvm = "dev",
+    data: Data = None,
+    broker: Broker = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a crowd of agents in one host costs: to start, at work, and when nothing happens.
+
+    Each agent is given one task, all at once, then `--tasks` go round all of them, then nothing is asked for a while.
+    """
     quiet_libraries()
-    if all(handler):
+    run = uuid.uuid4().hex[:8]
+    scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
+    with scratch as place:
+        crowd = write_crowd(Path(place).resolve(), count)
+        plan = _plan(settings_of(broker, Path(place), config, sets), run, jvm, crowd)
+        found = asyncio.run(measure_crowd(plan, count, tasks, in_flight, idle_seconds, run))
+    if as_json:
+        print_json(found.document())
+    else:
+        print_table(("", ""), found.rows(), title="agents")
+
+
+def _run(title: str, options: Options, start: Start, as_json: bool) -> None:
+    quiet_libraries()
+    if options.sleep_ms and options.cpu_ms:
         raise WrongUse("A handler sleeps or computes, not both", hint="leave out --handler-ms or --handler-cpu-ms")
     data, broker, config, sets, jvm = start
     run = uuid.uuid4().hex[:8]
     scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
     with scratch as place, _progress() as progress:
-        agents = write_agents(Path(place).resolve(), *handler)
+        agents = write_agents(Path(place).resolve(), options.sleep_ms, options.cpu_ms)
         plan = _plan(settings_of(broker, Path(place), config, sets), run, jvm, agents)
         bar = progress.add_task("tasks", total=options.warmup + options.tasks)
         report = _measured(plan, options, run, lambda done: progress.update(bar, completed=done))

@@ -70,7 +70,8 @@ def _show_step(step: Step) -> None:
     print(f"  {decision_line(decision)}")
     rows = list(candidate_rows(decision))
     if rows:
-        print_table(CANDIDATE_COLUMNS, rows)
+        told = [at for at in range(len(CANDIDATE_COLUMNS)) if any(row[at] not in (None, "") for row in rows)]
+        print_table([CANDIDATE_COLUMNS[at] for at in told], [[row[at] for at in told] for row in rows])
     else:
         print("  no candidates")
     counted = excluded_line(decision)

@@ -45,6 +45,8 @@ class MemoryLog:
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
+        self.appended = 0
+        """Grows with every append, so that whoever found nothing to read need not look again before it did."""
         self._topics: dict[str, tuple[_Partition, ...]] = {}
         self._compacted: set[str] = set()
         self._commits: dict[tuple[str, str, int], tuple[int, str]] = {}
@@ -84,6 +86,7 @@ class MemoryLog:
             Stored(base + n, now, key, value, headers) for n, (key, value, headers) in enumerate(records)
         ]
         place.end += len(records)
+        self.appended += 1
         return base
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Stored]:

@@ -1,6 +1,8 @@
 """Copies of compacted topics, as far as no Kafka is in them: what a record does to a view.
 
-Of two records of one key the higher version stays, because a paused owner may publish an old one late.
+A paused owner may publish late, so the last record of a key is not always the newest. What a row publishes never goes back
+in time, and its versions rise: the newest by both stays. What was removed is remembered, so that a late record brings nobody
+back; and a tombstone that comes late says when it was true, and leaves a newer life of its key alone.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ import structlog
 from schemas.codec import Codecs
 from schemas.errors import DecodeError, UnknownSchemaId
 from schemas.topics import Topic
+from streams.processor import REMOVED_AT, Headers
 
 log = structlog.get_logger("views")
 Changed = Callable[[Topic, str], None]
+Place = tuple[int, int]
+"""Of a record in the history of its key: when it happened, microseconds, and its version."""
 
 
 class Compacted:
@@ -29,6 +34,7 @@ class Compacted:
         self._codecs = codecs
         self._records: dict[str, dict[str, Any]] = {topic.name: {} for topic in topics}
         self.reached: dict[str, dict[int, int]] = {topic.name: {} for topic in topics}
+        self._removed: dict[str, dict[str, Place]] = {topic.name: {} for topic in topics}
         self._text: str | None = None
         self.listeners: list[Changed] = []
 
@@ -37,8 +43,8 @@ class Compacted:
         return self._records[topic.name].get(key)
 
     def items(self, topic: Topic) -> Mapping[str, Any]:
-        """All records by key."""
-        return self._records[topic.name]
+        """All records by key; none of a topic that nobody here looks at."""
+        return self._records.get(topic.name, {})
 
     def offsets(self) -> str:
         """The next offset of each partition read, as JSON text `{topic: [offset, ...]}`."""
@@ -47,24 +53,44 @@ class Compacted:
             self._text = json.dumps(reached, separators=(",", ":"))
         return self._text
 
-    def apply(self, topic: Topic, partition: int, offset: int, key: bytes | None, value: bytes | None) -> None:
+    def apply(
+        self, topic: Topic, partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> None:
         """Take one record. One that cannot be read is logged and passed over: the key keeps what it had."""
         self.reached[topic.name][partition] = offset + 1
         self._text = None
         if key is None:
             return
-        name, records = key.decode(errors="replace"), self._records[topic.name]
+        name, records, removed = key.decode(errors="replace"), self._records[topic.name], self._removed[topic.name]
         if value is None:
-            records.pop(name, None)
+            gone, at = records.get(name), _removed_at(headers)
+            if gone is None or (at is not None and at < gone.occurred_at):
+                return
+            del records[name]
+            removed[name] = gone.occurred_at, gone.version
         else:
             try:
                 record = self._codecs.of(topic.subject).decode(value)
             except (DecodeError, UnknownSchemaId) as error:
                 log.error("view_record_unreadable", topic=topic.name, offset=offset, error=str(error))
                 return
-            known = records.get(name)
-            if known is not None and known.version > record.version:
+            if self._is_late(record, records.get(name), removed.get(name)):
                 return
             records[name] = record
         for changed in self.listeners:
             changed(topic, name)
+
+    @staticmethod
+    def _is_late(record: Any, known: Any, removed: Place | None) -> bool:
+        """Whether something newer is known. Within its last instant only a first version tells of a new life."""
+        place = record.occurred_at, record.version
+        if known is not None:
+            return place < (known.occurred_at, known.version)
+        return removed is not None and place <= removed and place != (removed[0], 1)
+
+
+def _removed_at(headers: Headers) -> int | None:
+    for name, value in headers:
+        if name == REMOVED_AT and value.isdigit():
+            return int(value)
+    return None

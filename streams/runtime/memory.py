@@ -56,7 +56,7 @@ class MemoryCoordinator:
         a process before left behind. rng: draws what is fetched together, and sends land when they are told to; without it
         everything is fetched, and lands at once.
         """
-        self.settings, self.log, self.clock = settings, log, clock
+        self.settings, self.log, self._now = settings, log, clock
         self.instance = settings.coordinator.instance
         self.group = f"{settings.kafka.topic_prefix}coordinator"
         self.members = group or Group(settings.kafka.partitions)
@@ -69,6 +69,7 @@ class MemoryCoordinator:
         self.asleep = False
         self._disk = disk or Disk()
         self._view_at = {(name, n): 0 for name in self.views.topics for n in range(settings.kafka.partitions)}
+        self._views_up_to = -1
         self._generation = 0
         self._saved: dict[tuple[str, int], int] = {}
         self.runners = [self.runner_class(spec, make, self, rng) for spec, make in processors]
@@ -122,6 +123,10 @@ class MemoryCoordinator:
         self.kill()
 
     # --- what the runners need
+
+    def clock(self) -> int:
+        """Microseconds."""
+        return self._now()
 
     def table(self, name: str, number: int) -> MemoryTable:
         """The local store of a partition."""
@@ -205,14 +210,16 @@ class MemoryCoordinator:
 
     async def _follow(self) -> None:
         while True:
-            await Point("following views", lambda: any(at < self.log.end(*at_) for at_, at in self._view_at.items()))
+            await Point("following views", lambda: self.log.appended != self._views_up_to)
             self._look_at_views()
 
     def _look_at_views(self) -> None:
+        self._views_up_to = self.log.appended
         for (name, number), at in self._view_at.items():
             end = self.log.end(name, number)
             for stored in self.log.read(name, number, at, end - at):
-                self.views.apply(self.views.topics[name], number, stored.offset, stored.key, stored.value)
+                topic = self.views.topics[name]
+                self.views.apply(topic, number, stored.offset, stored.key, stored.value, stored.headers)
             self._view_at[name, number] = end
 
     def _view_changed(self, topic: Topic, key: str) -> None:
@@ -223,8 +230,9 @@ class MemoryCoordinator:
 
     async def _commit(self) -> None:
         while True:
-            await Point("to commit", lambda: bool(self._unsaved()))
-            await Point("committing")
+            await Point("to commit", lambda: any(runner.moved for runner in self.runners))
+            for runner in self.runners:
+                runner.moved = False
             self._save()
 
     def _unsaved(self) -> dict[tuple[str, int], int]:

@@ -6,11 +6,13 @@ or after the process that sent it is dead. Batches for one partition land in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from schemas.partitioning import home
 from streams.processor import Headers
 from streams.runtime.memory_strands import Point
+from streams.runtime.wire import Encoded
 
 New = tuple[bytes | None, bytes | None, Headers]
 
@@ -31,7 +33,10 @@ class Lying(Protocol):
 
 
 class Log(Protocol):
-    """Topics by real name, and groups' commits."""
+    """Topics by real name, and groups' commits. `appended` grows with every append."""
+
+    @property
+    def appended(self) -> int: ...
 
     def create(self, topic: str, partitions: int) -> None:
         """Idempotent."""
@@ -83,6 +88,21 @@ class Producer:
         if self._at_once:
             self.land(sending)
         return sending
+
+    def send_outputs(self, outputs: Iterable[Encoded]) -> list[Sending]:
+        """Hand outputs over, one batch for each partition; for a user's topic that is not there its fallback."""
+        batches: dict[tuple[str, int], list[New]] = {}
+        for each in outputs:
+            output = self._of_user(each) if each.users else each
+            if output is not None:
+                place = output.topic, output.partition
+                batches.setdefault(place, []).append((output.key, output.value, output.headers))
+        return [self.send(*place, records) for place, records in batches.items()]
+
+    def _of_user(self, output: Encoded) -> Encoded | None:
+        count = self._log.topics().get(output.topic, 0)
+        number = output.partition if output.partition >= 0 else home((output.key or b"").decode(), count or 1)
+        return output._replace(partition=number) if number < count else output.fallback
 
     def next(self) -> list[Sending]:
         """Those that may land now: the first for each partition."""

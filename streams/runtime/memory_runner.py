@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
 from schemas.changelog import HEADER_KEY, WakeRecord
-from schemas.partitioning import home
-from schemas.settings import Settings
 from streams.processor import EnsureTopic, Processor, ProcessorSpec, Share
 from streams.runtime.arrivals import Arrivals
 from streams.runtime.batch import run_batch
-from streams.runtime.compacted import Compacted
 from streams.runtime.exits import EXIT_BUG, EXIT_FENCED
 from streams.runtime.expiry import expiry_of
 from streams.runtime.history import History
-from streams.runtime.memory_log import Log, New, Producer, Sending, landed
-from streams.runtime.memory_strands import Point
+from streams.runtime.memory_log import New, Sending, landed
+from streams.runtime.memory_process import Process
+from streams.runtime.memory_strands import Point, Strand
 from streams.runtime.memory_table import MemoryTable
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Arrival, Flush, Part, Partition
 from streams.runtime.replay import Leaving, Replay, claims, let_leave
 from streams.runtime.wakes import Wake, Wakes
-from streams.runtime.wire import Delivery, Encoded, Wire
+from streams.runtime.wire import Delivery, Encoded
 
 Make = Callable[[Share], Processor[Any]]
 Place = tuple[str, int]
@@ -37,45 +35,13 @@ CHUNK = 500
 """Changelog records read between two points of a recovery."""
 
 
-class Schemas(Protocol):
-    """Decoding asks nobody here: all schemas are known from the start."""
-
-    async def refresh_schemas(self, schema_id: int) -> None: ...
-
-
-class Process(Protocol):
-    """What a runner needs of its process."""
-
-    settings: Settings
-    wire: Wire
-    log: Log
-    producer: Producer
-    views: Compacted
-    group: str
-
-    def clock(self) -> int:
-        """Microseconds."""
-
-    def table(self, name: str, number: int) -> MemoryTable:
-        """The local store of a partition."""
-
-    def spawn(self, name: str, coroutine: Any) -> Any:
-        """Start a strand."""
-
-    def refuse_if_paused(self) -> None:
-        """Stop if the group has not heard of this process for a session."""
-
-    def die(self, code: int, why: str) -> NoReturn:
-        """Stop at once."""
-
-
 class MemoryRunner:
     """One processor of a coordinator in memory. Rules of the contract are methods, so that a test can switch one off."""
 
-    def __init__(self, spec: ProcessorSpec, make: Make, process: Any, rng: random.Random | None) -> None:
+    def __init__(self, spec: ProcessorSpec, make: Make, process: Process, rng: random.Random | None) -> None:
         """`rng`: what is fetched together, and in which order, is drawn; without it all that there is."""
         self.spec, self._make, self.process, self._rng = spec, make, process, rng
-        wire: Wire = process.wire
+        wire = process.wire
         self.owner: Owner | None = None
         self.changelog = wire.real(spec.changelog.name)
         self.topics = {wire.real(topic.name): topic for topic in spec.reads}
@@ -88,10 +54,12 @@ class MemoryRunner:
         self.unacked: dict[Place, set[int]] = {}
         self._waiting: set[tuple[str, int, int]] = set()
         self._seq = 0
-        self._emitting: Any = None
-        self._round: Any = None
+        self._emitting: Strand | None = None
+        self._round: Strand | None = None
         self._look_at = 0
         self.look = False
+        self.moved = False
+        self._read_up_to = -1
 
     # --- assignments
 
@@ -133,8 +101,7 @@ class MemoryRunner:
         return self._table(number).finished.get(key.encode())
 
     def _table(self, number: int) -> MemoryTable:
-        table: MemoryTable = self.process.table(self.spec.name, number)
-        return table
+        return self.process.table(self.spec.name, number)
 
     async def _replayed(self, number: int, ahead: int) -> Replay:
         """Read the changelog into the table, from where the table is to the end that it had."""
@@ -191,6 +158,7 @@ class MemoryRunner:
         log, group = self.process.log, self.process.group
         self.positions.clear()
         self.unacked.clear()
+        self._read_up_to, self.moved = -1, True
         for number, partition in owner.partitions.items():
             starts = {}
             for name, topic in self.topics.items():
@@ -211,14 +179,22 @@ class MemoryRunner:
         """Whether there is nothing to fetch and nobody to wake."""
         if self.owner is None:
             return True
-        return not self._unread() and not self.look and not self._late()
+        if self.look:
+            return False
+        appended = self.process.log.appended
+        if appended != self._read_up_to:
+            if self._unread():
+                return False
+            self._read_up_to = appended
+        return not self._late()
 
     def _unread(self) -> list[Place]:
-        return [place for place, at in self.positions.items() if at < self.process.log.end(*place)]
+        end = self.process.log.end
+        return [place for place, at in self.positions.items() if at < end(*place)]
 
     def _late(self) -> bool:
         asking = self._round is not None and not self._round.done
-        return not asking and self.due() <= int(self.process.clock())
+        return not asking and self.due() <= self.process.clock()
 
     def due(self) -> int:
         """When there will be something to do although nothing comes, microseconds."""
@@ -253,6 +229,7 @@ class MemoryRunner:
         if self._rng is not None:
             places = self._rng.sample(places, self._rng.randint(min(1, len(places)), len(places)))
         found: list[Arrival] = []
+        self.moved = True
         for place in places:
             count = limit if self._rng is None else self._rng.choice((1, 1, 2, 3, limit))
             taken = log.read(*place, self.positions[place], count)
@@ -316,8 +293,7 @@ class MemoryRunner:
     def send_part(self, number: int, part: Part, header: bytes) -> Sending:
         """One atomic batch: rows and header."""
         records: list[New] = [(each.key, each.value, each.headers) for each in part.records]
-        sending: Sending = self.process.producer.send(self.changelog, number, [*records, (HEADER_KEY, header, ())])
-        return sending
+        return self.process.producer.send(self.changelog, number, [*records, (HEADER_KEY, header, ())])
 
     def _store(self, partition: Partition, part: Part, header: bytes, hold: int | None) -> None:
         table = self._table(partition.number)
@@ -338,6 +314,7 @@ class MemoryRunner:
         await Point("outputs acked")
         for name, number, offset in flush.covered:
             self.unacked.get((name, number), set()).discard(offset)
+        self.moved = True
 
     async def _ensure(self, topics: Iterable[EnsureTopic]) -> None:
         for wanted in topics:
@@ -345,21 +322,8 @@ class MemoryRunner:
             self.process.log.create(self.process.wire.real(wanted.name), wanted.partitions)
 
     def send(self, outputs: Iterable[Encoded]) -> list[Sending]:
-        """Hand outputs over, one batch for each partition; a user's topic that is not there gets its fallback sent."""
-        batches: dict[Place, list[New]] = {}
-        counts = self.process.log.topics()
-        for output in outputs:
-            if output.users:
-                count = counts.get(output.topic, 0)
-                number = output.partition if output.partition >= 0 else home((output.key or b"").decode(), count or 1)
-                if number < count:
-                    output = output._replace(partition=number)
-                elif output.fallback is None:
-                    continue
-                else:
-                    output = output.fallback
-            batches.setdefault((output.topic, output.partition), []).append((output.key, output.value, output.headers))
-        return [self.process.producer.send(*place, records) for place, records in batches.items()]
+        """Hand outputs over, one batch for each partition."""
+        return self.process.producer.send_outputs(outputs)
 
     # --- wakes
 

@@ -14,7 +14,8 @@ from typing import Any
 from schemas.changelog import ChangelogHeader, NoteRecord, WakeRecord
 from schemas.codec import Codec
 from schemas.partitioning import home
-from streams.processor import Change, End, EnsureTopic, Event, Note, Processor, Stamp, Views
+from schemas.topics import TopicClass
+from streams.processor import Change, End, EnsureTopic, Event, Note, Output, Processor, Stamp, Views, tombstone
 from streams.runtime.expiry import FINISHED_HEADER, expiry_bytes
 from streams.runtime.partition import (
     HEADER_ROOM_BYTES,
@@ -74,6 +75,7 @@ class Owner:
             self._remember_due(partition, key, row)
             if not count % 500:
                 yield
+        partition.homeless = list(self._homeless(partition))
         self.partitions[partition.number] = partition
 
     def row(self, partition: Partition, key: str) -> tuple[Any, bool]:
@@ -238,12 +240,27 @@ class Owner:
     # --- at a claim, and at a flush
 
     def republish(self, flush: Flush, partition: Partition) -> None:
-        """The compacted records that stand for the partition's rows, and the topics they speak of."""
+        """The compacted records that stand for the partition's rows, the topics they speak of, and tombstones for the rest.
+
+        Rows are the truth: a record of a key without a row was published late by an owner that was overtaken.
+        """
         for key, row in partition.open.items():
             flush.follow(
                 each if isinstance(each, EnsureTopic) else self.wire.encode(each, key, partition.number)
                 for each in self.processor.published(row)
             )
+        flush.follow(self.wire.encode(each, each.key, partition.number) for each in partition.homeless)
+
+    def _homeless(self, partition: Partition) -> Iterator[Output]:
+        """Tombstones for keys of this partition that the views know and that have no row.
+
+        They are decided before the claim: if that lies in its place, nobody had given these keys a row by then.
+        """
+        for topic in self.processor.outputs_to:
+            if topic.retention is TopicClass.COMPACT:
+                for key, record in self.views.items(topic).items():
+                    if key not in partition.open and home(key, self.wire.partitions) == partition.number:
+                        yield tombstone(topic, key, record.occurred_at)
 
     def drop(self, part: Part, partition: Partition, leaving: Iterable[tuple[bytes, bytes]]) -> None:
         """Let finished rows leave with this flush, each with its tombstone; not those that the flush writes."""

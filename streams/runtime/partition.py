@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from schemas.base import Record
 from schemas.changelog import ChangelogHeader, InputOffset, NoteRecord, Origin
-from streams.processor import EnsureTopic, Headers
+from streams.processor import EnsureTopic, Headers, Output
 from streams.runtime.wire import Delivery, Encoded, Source, Unreadable
 
 RECORD_ROOM_BYTES = 80
@@ -62,6 +62,7 @@ class Partition:
     read_at: dict[str, int] = field(default_factory=dict)
     timers: list[tuple[int, str, int]] = field(default_factory=list)
     finished: int = 0
+    homeless: list[Output] = field(default_factory=list)
 
     @classmethod
     def recovered(cls, number: int, next_offset: int, header: ChangelogHeader | None) -> Partition:

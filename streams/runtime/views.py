@@ -56,4 +56,4 @@ class CompactedViews(Compacted):
         for partition, records in batches.items():
             topic = self.topics[partition.topic]
             for record in records:
-                self.apply(topic, partition.partition, record.offset, record.key, record.value)
+                self.apply(topic, partition.partition, record.offset, record.key, record.value, record.headers)

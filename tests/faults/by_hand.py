@@ -98,7 +98,14 @@ async def make_anew(broker: str, topic: str, partitions: int, config: dict[str, 
 
 
 async def set_config(broker: str, topic: str, **config: str) -> None:
-    """Change settings of a topic."""
-    names = {name.replace("_", "."): value for name, value in config.items()}
+    """Change settings of a topic; returns when the broker says them itself."""
+    wanted = {name.replace("_", "."): value for name, value in config.items()}
     async with admin(broker) as client:
-        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=names)])
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=wanted)])
+        for _ in range(100):
+            answers = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+            found = {entry[0]: entry[1] for answer in answers for resource in answer.resources for entry in resource[4]}
+            if wanted.items() <= found.items():
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{topic} did not take {wanted}")

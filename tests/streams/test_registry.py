@@ -84,7 +84,7 @@ class Registry:
         self.last = list(self.processor.outputs(decided, event)) if decided is not None else []
         if decided is not None:
             assert [encoded(each) for each in self.processor.outputs(decided, event)] == list(map(encoded, self.last))
-        assert {each.headers for each in self.last if isinstance(each, Output)} <= {(TRACE,)}
+        assert all(TRACE in each.headers for each in self.last if isinstance(each, Output))
         if isinstance(decided, Change | End):
             after = decided.row
             assert after.version == (self.row.version if self.row else 0) + 1 and after.cause == position

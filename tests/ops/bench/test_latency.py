@@ -41,6 +41,7 @@ def test_a_small_run_at_a_rate(broker: str, tmp_path: Path) -> None:
     found = json.loads(ended.stdout)
     assert (found["tasks"], found["rate"], found["payload_bytes"]) == (150, 50.0, 200)
     assert (found["lost"], found["duplicate_results"]) == (0, 0)
+    assert found["handler_work"] == {"sleep_ms": 40.0, "cpu_ms": 0.0}
     assert found["accepted_per_s"] == pytest.approx(50, rel=0.2)
     for what in ("ack", "handler", "result"):
         assert 0 < found[f"{what}_p50_ms"] <= found[f"{what}_p99_ms"] <= found[f"{what}_p999_ms"]

@@ -1,0 +1,82 @@
+"""What a coordinator refuses to start on, each with its cause and the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from schemas.errors import BrokerUnavailable, OperatorError
+from schemas.settings import Kafka, Settings
+from streams.runtime.checks import refuse_unsound_topics
+from tests.faults.by_hand import make_anew, set_config
+from topology import troupe
+
+pytestmark = pytest.mark.kafka
+SPECS = troupe().processors
+(TASKS,) = (spec for spec in SPECS if spec.name == "tasks")
+
+
+async def refused(settings: Settings) -> tuple[str, str]:
+    """Message and hint, without the prefix of the test's topics."""
+    with pytest.raises(OperatorError) as caught:
+        await refuse_unsound_topics(settings, SPECS)
+    prefix = settings.kafka.topic_prefix
+    return str(caught.value).replace(prefix, ""), caught.value.hint.replace(prefix, "")
+
+
+async def test_sound_topics_pass(installed: Settings) -> None:
+    await refuse_unsound_topics(installed, SPECS)
+
+
+async def test_topics_that_are_not_there(settings: Settings) -> None:
+    message, hint = await refused(settings)
+    assert message.endswith("does not exist") and "troupe topology apply" in hint
+
+
+@pytest.mark.parametrize(
+    "pick", [lambda: TASKS.inputs[0], lambda: TASKS.wakes, lambda: TASKS.repartition, lambda: TASKS.changelog]
+)
+async def test_another_partition_count(installed: Settings, pick: Callable) -> None:
+    name = pick().name
+    await make_anew(installed.kafka.bootstrap_servers, installed.kafka.topic_prefix + name, 3, {})
+    message, hint = await refused(installed)
+    assert message == f"Topic '{name}' has 3 partitions, the settings say 2"
+    assert hint == "set kafka.partitions to 3, or use a new kafka.topic_prefix"
+
+
+@pytest.mark.parametrize("policy", ["delete", "compact,delete"])
+async def test_a_changelog_that_deletes_by_age(installed: Settings, policy: str) -> None:
+    name = TASKS.changelog.name
+    await set_config(installed.kafka.bootstrap_servers, installed.kafka.topic_prefix + name, cleanup_policy=policy)
+    message, hint = await refused(installed)
+    assert message == f"Changelog '{name}' has cleanup.policy={policy}: rows would be deleted by age"
+    assert hint.startswith("kafka-configs ") and hint.endswith(f"--entity-name {name} --add-config cleanup.policy=compact")
+
+
+async def test_a_changelog_that_is_empty_while_its_inputs_were_read(installed: Settings) -> None:
+    kafka, name = installed.kafka, TASKS.inputs[0].name
+    place = TopicPartition(kafka.topic_prefix + name, 1)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
+    await producer.start()
+    await producer.send_and_wait(place.topic, b"{}", partition=1)
+    await producer.stop()
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap_servers, group_id=f"{kafka.topic_prefix}coordinator", enable_auto_commit=False
+    )
+    await consumer.start()
+    consumer.assign([place])
+    await consumer.commit({place: 1})
+    await consumer.stop()
+    message, hint = await refused(installed)
+    assert message == (
+        f"Changelog '{TASKS.changelog.name}.1' is empty, but records of {name} were processed: its rows are lost"
+    )
+    assert hint.startswith("restore it, or start over")
+
+
+async def test_a_broker_that_is_not_there() -> None:
+    away = Settings(kafka=Kafka(bootstrap_servers="127.0.0.1:1", metadata_timeout_seconds=1.0))
+    with pytest.raises(BrokerUnavailable, match=r"Kafka is not reachable at 127\.0\.0\.1:1"):
+        await refuse_unsound_topics(away, SPECS)
