@@ -33,7 +33,7 @@ from schemas.topics import AGENT_COMMANDS, DEAD_LETTERS, INBOX, TASK_REPORTS, To
 
 MICROS = 1_000_000
 POLL_MICROS = 100_000
-"""Longest time without a look at agents that drain, or whose inbox is left alone while they have work waiting."""
+"""Longest time without a look at agents that drain."""
 
 
 class MemoryHost:
@@ -67,7 +67,6 @@ class MemoryHost:
         self._reports: list[Report] = []
         self._commit_at: int | None = None
         self._look_at: int | None = None
-        self._crowded = False
         self._commands = 0
         self._born = clock()
         self._journal = Journal(seat / "journal", self._born)
@@ -120,7 +119,7 @@ class MemoryHost:
         if self._runner.broken.done():
             self._runner.broken.result()
         done = [self._open(), self._send(), self._take(), self._commit(), self._beat()]
-        self._look_at = self._clock() + POLL_MICROS if self._draining or self._crowded else None
+        self._look_at = self._clock() + POLL_MICROS if self._draining else None
         return any(done)
 
     async def stop(self) -> bool:
@@ -169,9 +168,9 @@ class MemoryHost:
     def _take(self) -> bool:
         """Note all that lies in the inboxes before anything of it starts, so that a cancel spares its handler."""
         taken, limit, found = Taken(), self._settings.actors.max_records, False
-        self._crowded = sum(box.waiting for box in self._boxes.values()) >= limit
+        crowded = sum(box.waiting for box in self._boxes.values()) >= limit
         for topic, box in self._boxes.items():
-            if self._crowded and box.waiting:
+            if crowded and box.waiting:
                 continue
             for partition, ledger in box.ledgers.items():
                 for stored in self._log.read(topic, partition, ledger.position, limit):

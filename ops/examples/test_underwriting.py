@@ -4,7 +4,7 @@ import pytest
 
 from actors import Actor, Context
 from ops.examples.underwriting import Application, Risk, agents, assess
-from ops.memory.rehearsal import NotCompleted, Rehearsal, Stuck
+from ops.memory.rehearsal import Rehearsal, Stuck, TaskFailed
 from schemas.errors import Overloaded
 
 APPLICATION = {"applicant_id": "a-17", "loan_amount": 250_000, "credit_score": 690}
@@ -21,7 +21,7 @@ async def test_an_application_is_graded() -> None:
 async def test_a_loan_of_nothing_is_the_callers_mistake() -> None:
     async with Rehearsal(agents()) as troupe:
         task = await troupe.submit("risk_assessment", APPLICATION | {"loan_amount": 0})
-        with pytest.raises(NotCompleted, match="loan_amount: Input should be greater than 0"):
+        with pytest.raises(TaskFailed, match="loan_amount: Input should be greater than 0"):
             await troupe.result(task)
         assert (await troupe.wait(task)).attempts == 1
 

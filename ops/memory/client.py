@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ops.client import Submitted
+from ops.client import NoOutcome, Submitted, TaskFailed
 from ops.commands import cloud_event_headers, command_of
 from ops.memory.log import MemoryLog, Stored
-from ops.views.tasks import TaskFold, TaskStatus
+from ops.views.cancel import Cancelled, cancelled
+from ops.views.tasks import TaskFold, TaskStatus, plain
 from schemas.codec import Codecs
 from schemas.errors import DecodeError, PayloadTooLarge, UnknownSchemaId
 from schemas.partitioning import home
 from schemas.settings import Settings
-from schemas.tasks import TaskCommand, TaskEvent, TaskResult
+from schemas.tasks import CommandKind, TaskCommand, TaskEvent, TaskResult
 from schemas.topics import TASK_EVENTS, TASK_REQUESTS, TASK_RESULTS, Topic
 
 MICROS = 1_000_000
@@ -63,13 +64,16 @@ class MemoryClient:
 
         Raises InvalidInput for fields that make no command, PayloadTooLarge.
         """
-        self._count += 1
-        given = {"task_id": f"task-{self._count}"} | {key: value for key, value in fields.items() if value is not None}
-        command = command_of(self._source, given)
-        own = {"event_id": f"{self._source}.{self._count}", "occurred_at": self._log.clock.now}
-        submitted = await self.send(command.model_copy(update=own))
+        given = {key: value for key, value in fields.items() if value is not None}
+        command = self._command({"task_id": f"task-{self._count + 1}"} | given, CommandKind.SUBMIT)
+        submitted = await self.send(command)
         self._positions[submitted.task_id] = submitted.position
         return submitted.task_id
+
+    def _command(self, fields: dict[str, Any], kind: CommandKind) -> TaskCommand:
+        self._count += 1
+        own = {"event_id": f"{self._source}.{self._count}", "occurred_at": self._log.clock.now}
+        return command_of(self._source, fields, kind).model_copy(update=own)
 
     async def send(self, command: TaskCommand) -> Submitted:
         """Append a command as it is. Raises PayloadTooLarge."""
@@ -89,8 +93,8 @@ class MemoryClient:
         """
         until = self._log.clock.now + int(timeout_s * MICROS)
         while True:
-            fold = self._fold(task_id)
-            decided = self._decided(fold)
+            fold = self._fold(task_id, self._positions.get(task_id))
+            decided = self._decided(fold, self._positions.get(task_id))
             if decided and fold.answered():
                 return fold.status()
             if self._log.clock.now >= until:
@@ -101,14 +105,60 @@ class MemoryClient:
         """What is known of a task now, None if nothing is."""
         return self.seen(task_id)
 
-    async def events(self, task_id: str) -> list[TaskEvent]:
-        """The events of a task, each once, in the order of its versions."""
-        found = self.seen(task_id)
-        return [] if found is None else found.history
+    async def result(self, task_id: str, timeout_s: float = 60.0) -> Any:
+        """The result of a task as a JSON value, as soon as it is completed.
+
+        Raises TaskFailed if it ended otherwise or was refused, NoOutcome after `timeout_s` seconds.
+        """
+        found = await self.wait(task_id, timeout_s)
+        if found is None or not found.finished:
+            raise NoOutcome(task_id, timeout_s)
+        if not found.completed:
+            raise TaskFailed(found)
+        return plain(found.result)
+
+    async def events(self, task_id: str, *, live: bool = True, timeout_s: float = 60.0) -> AsyncIterator[TaskEvent]:
+        """The events of a task, each once: those that are there, oldest first, then new ones as they are written.
+
+        Ends when the task is finished; with `live=False` after what is there. Raises NoOutcome if it is not finished
+        after `timeout_s` seconds.
+        """
+        until, shown = self._log.clock.now + int(timeout_s * MICROS), set[str]()
+        while True:
+            fold = self._fold(task_id, self._positions.get(task_id))
+            new = fold.unseen(shown)
+            for event in new:
+                yield event
+            if new:
+                continue  # whoever took them may have let time pass
+            if not live or fold.finished():
+                return
+            if self._log.clock.now >= until:
+                raise NoOutcome(task_id, timeout_s)
+            await self._news(task_id, until, True)
+
+    async def cancel(self, task_id: str, reason: str | None = None, timeout_s: float = 10.0) -> Cancelled:
+        """Cancel a task; says what came of it, at the latest after `timeout_s` seconds. Raises InvalidInput."""
+        until = self._log.clock.now + int(timeout_s * MICROS)
+        position = (await self.ask_cancel(task_id, reason)).position
+        while True:
+            fold = self._fold(task_id, position)
+            decided = self._decided(fold, position)
+            if decided or self._log.clock.now >= until:
+                return cancelled(task_id, decided, fold.answer())
+            await self._news(task_id, until, False)
+
+    async def ask_cancel(self, task_id: str, reason: str | None = None) -> Submitted:
+        """Wish that a task be cancelled; errors as of `cancel`."""
+        return await self.send(self._command({"task_id": task_id, "reason": reason}, CommandKind.CANCEL))
 
     def seen(self, task_id: str) -> TaskStatus | None:
         """The same as `status`, at once."""
-        return self._fold(task_id).status()
+        return self._fold(task_id, self._positions.get(task_id)).status()
+
+    def due(self) -> int | None:
+        """When the first waiter has waited long enough, and `tell` is to be called, microseconds."""
+        return min((each.until for each in self.waiters if not each.told.done()), default=None)
 
     def tell(self) -> None:
         """There may be news: whoever it concerns looks again."""
@@ -119,9 +169,8 @@ class MemoryClient:
             if (late or waiter.task_id in news) and not waiter.told.done():
                 waiter.told.set_result(None)
 
-    def _decided(self, fold: TaskFold) -> bool:
-        """Whether the submit that is asked about was decided: an event says so, or the coordinator's commit."""
-        position = self._positions.get(fold.task_id)
+    def _decided(self, fold: TaskFold, position: str | None) -> bool:
+        """Whether the command that is asked about was decided: an event says so, or the coordinator's commit."""
         if position is None or fold.decided():
             return True
         topic, partition, offset = position.rsplit(".", 2)
@@ -129,9 +178,9 @@ class MemoryClient:
         committed = self._log.committed(group, topic, int(partition))
         return committed is not None and committed[0] > int(offset)
 
-    def _fold(self, task_id: str) -> TaskFold:
+    def _fold(self, task_id: str, position: str | None) -> TaskFold:
         self._read()
-        fold = TaskFold(task_id, self._positions.get(task_id))
+        fold = TaskFold(task_id, position)
         for event in self._events[task_id]:
             fold.add_event(event)
         for result in self._results[task_id]:
@@ -168,12 +217,9 @@ class MemoryClient:
 
     async def _news(self, task_id: str, until: int, decided: bool) -> None:
         """Return when anything was appended, or at `until`. Raises what the waiter was told instead."""
-        loop = asyncio.get_running_loop()
-        waiter = Waiter(task_id, until, decided, loop.create_future())
+        waiter = Waiter(task_id, until, decided, asyncio.get_running_loop().create_future())
         self.waiters.append(waiter)
-        timer = loop.call_later((until - self._log.clock.now) / MICROS, self.tell)
         try:
             await waiter.told
         finally:
-            timer.cancel()
             self.waiters.remove(waiter)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from actors.api import Actor
 from actors.runtime.memory import MemoryHost
+from ops.client import NoOutcome, TaskFailed
 from ops.memory.client import MemoryClient
 from ops.memory.clock import VirtualClock
 from ops.memory.installation import create_topics, memory_codecs
@@ -29,8 +30,8 @@ from ops.memory.logs import plain_logs
 from ops.memory.loop import MICROS, VirtualTime
 from ops.memory.plight import Scene, Stuck, plight
 from ops.processors import processors
-from ops.views.tasks import TaskStatus, plain
-from schemas.errors import Permanent
+from ops.views.cancel import Cancelled
+from ops.views.tasks import TaskStatus
 from schemas.settings import Kafka, Settings
 from schemas.tasks import TaskEvent
 from streams.runtime.memory import MemoryCoordinator
@@ -38,22 +39,10 @@ from streams.runtime.memory_group import Group
 from streams.runtime.memory_table import Disk
 from topology import troupe
 
-__all__ = ["NotCompleted", "Rehearsal", "Stuck"]
+__all__ = ["NoOutcome", "Rehearsal", "Stuck", "TaskFailed"]
 
 HOUR_S = 3600.0
 PARTITIONS = 2
-
-
-class NotCompleted(Permanent):
-    """A result was asked for and there is none; `task` says what became of it instead."""
-
-    code = "agent_error"
-
-    def __init__(self, task: TaskStatus) -> None:
-        why = f": {task.error.code}: {task.error.message}" if task.error else ""
-        attempts = f", attempts: {task.attempts}" if task.attempts else ""
-        super().__init__(f"Task '{task.task_id}' is {task.status}{why}{attempts}")
-        self.task = task
 
 
 class Rehearsal:
@@ -90,13 +79,13 @@ class Rehearsal:
         """Raises OperatorError if an agent cannot be registered, or for a loop that is not asyncio's own."""
         if self._owner is not None:
             raise RuntimeError("a rehearsal is held once; make another Rehearsal")
-        place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="troupe-rehearsal-"))
-        self.settings = self._given.model_copy(update={"data_dir": Path(place)})
-        self.codecs = memory_codecs(self.settings)
-        create_topics(self.log, self.settings, troupe())
-        self.client = MemoryClient(self.settings, self.codecs, self.log, self._nudge, "rehearsal")
         self._owner, self._began = asyncio.current_task(), self.clock.now
+        place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="troupe-rehearsal-"))
         try:
+            self.settings = self._given.model_copy(update={"data_dir": Path(place)})
+            self.codecs = memory_codecs(self.settings)
+            create_topics(self.log, self.settings, troupe())
+            self.client = MemoryClient(self.settings, self.codecs, self.log, self._nudge, "rehearsal")
             self._stack.enter_context(plain_logs())
             self._stack.enter_context(VirtualTime(self.clock, self, self._patience))
             self.restart_coordinator()
@@ -147,21 +136,26 @@ class Rehearsal:
         return found
 
     async def result(self, task_id: str, timeout_s: float = HOUR_S) -> Any:
-        """The result of a task as a JSON value, as soon as it has one. Raises NotCompleted if it ended otherwise or is not
-        finished in time, Stuck as `wait` does.
+        """The result of a task as a JSON value, as soon as it has one. Raises TaskFailed if it ended otherwise, NoOutcome if
+        it is not finished in time, Stuck as `wait` does.
         """
-        found = await self.wait(task_id, timeout_s)
-        if not found.completed:
-            raise NotCompleted(found)
-        return plain(found.result)
+        self._check()
+        return await self.client.result(task_id, timeout_s)
+
+    async def cancel(self, task_id: str, reason: str | None = None) -> Cancelled:
+        """Cancel a task; says what came of it. Raises Stuck without a coordinator."""
+        self._check()
+        return await self.client.cancel(task_id, reason)
 
     async def status(self, task_id: str) -> TaskStatus | None:
         """What is known of a task now, None if nothing is."""
         return await self.client.status(task_id)
 
-    async def events(self, task_id: str) -> list[TaskEvent]:
-        """The events of a task, each once, in the order of its versions."""
-        return await self.client.events(task_id)
+    def events(self, task_id: str, *, live: bool = True, timeout_s: float = HOUR_S) -> AsyncIterator[TaskEvent]:
+        """The events of a task, each once: those that are there, then new ones as they are written, until it is finished;
+        with `live=False` only those that are there. Raises NoOutcome after `timeout_s`, Stuck as `wait` does.
+        """
+        return self.client.events(task_id, live=live, timeout_s=timeout_s)
 
     def follow(self, told: Callable[[TaskEvent], None]) -> None:
         """Call `told` with each event of any task from now on, as soon as it is written."""
@@ -233,9 +227,12 @@ class Rehearsal:
         """When anything of the system happens by itself, microseconds."""
         if self._failed is not None:
             return None
-        times = [] if self._coordinator is None else [self._coordinator.due()]
-        beat = None if self._host is None else self._host.due()
-        return min([*times, *([] if beat is None else [beat])], default=None)
+        times = (
+            self.client.due(),
+            None if self._coordinator is None else self._coordinator.due(),
+            None if self._host is None else self._host.due(),
+        )
+        return min((each for each in times if each is not None), default=None)
 
     def work(self) -> None:
         """Do what is due."""
@@ -250,14 +247,16 @@ class Rehearsal:
         """Tell those who wait in vain why they do."""
         if self._failed is not None:
             return False
-        next_row, waiters = self.next_row(), [each for each in self.client.waiters if not each.told.done()]
         if self.clock.now - self._began > self._longest * MICROS:
             self._fail(Stuck(f"{self._longest:g} s of virtual time went by", hint="longest_seconds allows more"))
             return True
-        if not waiters and until is None and next_row is None:
+        if until is not None:
+            return False
+        next_row, waiters = self.next_row(), [each for each in self.client.waiters if not each.told.done()]
+        if not waiters and next_row is None:
             self._fail(Stuck("Nothing can happen any more: no task is open, no handler runs and nobody sleeps"))
             return True
-        vain = [each for each in waiters if not (_before(until, each.until) or _before(next_row, each.until))]
+        vain = [each for each in waiters if next_row is None or next_row >= each.until]
         for waiter in vain:
             waiter.told.set_exception(plight(waiter.task_id, self.client.seen(waiter.task_id), self._scene(next_row)))
         return bool(vain)
@@ -318,7 +317,3 @@ class Rehearsal:
             raise RuntimeError("the rehearsal is not open; use it inside of `async with Rehearsal(...) as troupe:`")
         if self._failed is not None:
             raise self._failed
-
-
-def _before(time: int | None, limit: int) -> bool:
-    return time is not None and time < limit

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from actors.api import Actor, Context
+from actors.reports import Reporter
 from schemas.agents import AgentCommandKind, AgentEvent, AgentEventKind, AgentFault, AgentState
 from schemas.errors import OperatorError
 from schemas.topics import AGENT_COMMANDS, AGENT_EVENTS, TASK_REPORTS
@@ -160,3 +161,28 @@ async def test_a_drain_that_ends_with_a_cancel_is_told_soon(tmp_path: Path) -> N
         beats = [each for each in stage.decoded(AGENT_COMMANDS) if each.kind is AgentCommandKind.HEARTBEAT]
         assert [(each.load, each.inbox_lag) for each in beats] == [(0, 0), (0, 0)]
         assert beats[-1].occurred_at - beats[0].occurred_at < 5_200_000
+
+
+async def test_what_is_reported_is_no_longer_in_the_journal(tmp_path: Path) -> None:
+    async with MemoryStage.open(tmp_path) as stage, stage.host(Actor("napper", nap)):
+        journal = stage.settings.data_dir / "hosts" / "main" / "journal"
+        await stage.assign("napper", "t", {"seconds": 1})
+        await asyncio.sleep(0.5)
+        assert journal.read_text().split()[0] == "+"
+        await stage.reports(outcomes)
+        assert journal.read_text() == ""
+
+
+async def test_a_mistake_of_ours_ends_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MemoryStage.open(tmp_path) as stage, stage.host(Actor("napper", nap)) as host:
+        stage.hosted = None
+
+        def broken(*given: Any) -> None:
+            raise ZeroDivisionError("a mistake of ours")
+
+        monkeypatch.setattr(Reporter, "completed", broken)
+        await stage.assign("napper", "t")
+        host.poll()
+        await asyncio.sleep(0.001)
+        with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+            host.poll()
