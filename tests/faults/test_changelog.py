@@ -69,6 +69,7 @@ async def test_a_second_writer_by_hand(
         assert made.row["strays"] >= len(running) + 2 * len(stopped)
 
 
+@pytest.mark.long
 async def test_topics_that_are_not_what_they_were(broker: str, tmp_path: Path) -> None:
     """Each ends a start with 73, the cause and the remedy; what is put right again starts."""
     async with run("topics made anew", broker, tmp_path, seed=102) as made:
@@ -94,6 +95,7 @@ async def test_topics_that_are_not_what_they_were(broker: str, tmp_path: Path) -
         await _refused(made, f"Changelog '{changelog}.", "is empty, but records of", "start over")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("topic", ["tasks.results", "coordinator-tasks-changelog"])
 async def test_an_output_that_is_refused_for_good(broker: str, tmp_path: Path, endured: Endured, topic: str) -> None:
     """The process stops without a commit, names the topic, and is started again until somebody has mended it."""

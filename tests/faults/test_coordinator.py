@@ -46,7 +46,7 @@ async def test_killed_at_each_failpoint(broker: str, tmp_path: Path, endured: En
         assert coordinator.exits[-signal.SIGKILL] == len(points) + 1
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(2, 21), pytest.param(12, 22, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("kills", "seed"), [(1, 21), pytest.param(12, 22, marks=pytest.mark.long)])
 async def test_killed_at_random_under_load(
     broker: str, tmp_path: Path, endured: Endured, kills: int, seed: int
 ) -> None:
@@ -67,7 +67,8 @@ async def test_killed_at_random_under_load(
         assert system.coordinator.exits[-9] == system.actors.exits[-9] == kills
 
 
-@pytest.mark.parametrize(("times", "seed"), [(3, 31), pytest.param(12, 32, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("times", "seed"), [(3, 31), (12, 32)])
 async def test_killed_in_the_first_flush_after_each_start(
     broker: str, tmp_path: Path, endured: Endured, times: int, seed: int
 ) -> None:
@@ -86,7 +87,7 @@ async def test_killed_in_the_first_flush_after_each_start(
         endured(made.row)
 
 
-@pytest.mark.parametrize(("pauses", "seed"), [(2, 51), pytest.param(8, 52, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("pauses", "seed"), [(1, 51), pytest.param(8, 52, marks=pytest.mark.long)])
 async def test_a_pause_shorter_than_the_session_times_nothing_out(
     broker: str, tmp_path: Path, endured: Endured, pauses: int, seed: int
 ) -> None:
@@ -107,7 +108,8 @@ async def test_a_pause_shorter_than_the_session_times_nothing_out(
         assert system.exits() == {"coordinator:0": 1, "actors:0": 1}, "nobody ended before the stop"
 
 
-@pytest.mark.parametrize(("rewinds", "seed"), [(1, 61), pytest.param(4, 62, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("rewinds", "seed"), [(1, 61), (4, 62)])
 async def test_offsets_set_back(broker: str, tmp_path: Path, endured: Endured, rewinds: int, seed: int) -> None:
     """Every record is delivered again; none acts again."""
     rng = random.Random(seed)

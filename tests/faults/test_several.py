@@ -62,6 +62,7 @@ async def _with_three(made: Run) -> tuple[int, int]:
     return begun, time.time_ns() // 1000
 
 
+@pytest.mark.long
 async def test_two_of_one_name_say_so(broker: str, tmp_path: Path, endured: Endured) -> None:
     """On two machines nobody sees the other's store; the group gives the place to the younger one."""
     async with run("two of one name", broker, tmp_path, seed=83) as made:

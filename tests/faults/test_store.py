@@ -85,7 +85,7 @@ DAMAGES: dict[str, tuple[Damage, bool]] = {
     "partitions swapped": (_swap, SAID),
     "two days old": (_outdate, SAID),
 }
-SHORT = ("sst flipped", "MANIFEST truncated", "WAL flipped", "partitions swapped")
+SHORT = ("MANIFEST truncated", "partitions swapped")
 
 
 def _partitions(made: Run) -> list[Path]:
@@ -121,6 +121,7 @@ async def test_a_store_that_is_no_copy_is_made_anew(
         endured(made.row)
 
 
+@pytest.mark.long
 async def test_a_store_from_another_time_or_place(broker: str, tmp_path: Path, endured: Endured) -> None:
     """An old copy is read on; a copy that knows more than the changelog, or another one, is made anew."""
     async with run("old and foreign stores", broker, tmp_path, seed=92) as made:

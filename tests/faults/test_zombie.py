@@ -71,7 +71,7 @@ async def test_a_zombie_is_fenced(
             await system.until(lambda: first.was_ready, 60, "back")
         await made.verdict()
         endured(made.row)
-        assert first.exits[EXIT_FENCED] == len(points), first.exits
+        assert first.exits[EXIT_FENCED] >= len(points), first.exits
 
 
 async def _wake(made: Run) -> float:
