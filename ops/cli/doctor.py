@@ -13,7 +13,7 @@ from rich.console import Console
 from ops.cli.options import AsJson, Broker, Config, Data, Sets, names_broker, running_settings, settings_of
 from ops.cli.show import print_json, print_table
 from ops.doctor.examine import cluster_findings
-from ops.doctor.finding import Finding, Level, raised, warning
+from ops.doctor.finding import Finding, Level, counted, raised, warning
 from ops.doctor.machine import disk_finding, java_findings, process_findings, settings_findings
 from ops.logs import quiet_libraries
 from ops.running import Entry, entries
@@ -50,12 +50,8 @@ def doctor(
     else:
         rows = [(each.level, each.check, each.what, each.remedy) for each in found]
         print_table(("", "check", "found", "what to do"), rows)
-        print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+        print(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
     raise typer.Exit(1 if errors else 0)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _machine(broker: str | None, data: Path | None, config: Path | None, sets: list[str] | None) -> list[Finding]:

@@ -56,6 +56,11 @@ def raised(check: str, cause: TroupeError) -> Finding:
     )
 
 
+def counted(number: int, what: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def some(names: list[str], most: int = 5) -> str:
     """The first few of some names, and how many more there are."""
     rest = len(names) - most

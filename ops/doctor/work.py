@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from ops.changelogs import ChangelogState, ahead_of_inputs, read_changelog
 from ops.codecs import load_codecs
 from ops.doctor.cluster import Site, inputs_of
-from ops.doctor.finding import Finding, error, ok, some, warning
+from ops.doctor.finding import Finding, counted, error, ok, some, warning
 from ops.views.agents import AgentsFold
 from ops.views.tasks import instant
 from schemas.agents import AgentCommand, AgentCommandKind, AgentState
@@ -72,9 +72,13 @@ async def _coordinators(site: Site) -> list[Finding]:
     members = (await _members(site, [group]))[group]
     lag = await _lag(site, group, inputs_of(site))
     if not members:
-        what = f"no coordinator is running, and {lag} records wait for one" if lag else "no coordinator is running"
+        what = (
+            f"no coordinator is running, and {counted(lag, 'record')} to be decided"
+            if lag
+            else "no coordinator is running"
+        )
         return [(error if lag else warning)("lag", what, "troupe up")]
-    what = f"{members} coordinator{'s' if members > 1 else ''}, {lag} record{'' if lag == 1 else 's'} behind"
+    what = f"{counted(members, 'coordinator')}, {counted(lag, 'record')} behind"
     if lag > LONG_LAG:
         return [warning("lag", what, "run `troupe doctor` again: does it fall? Else start another coordinator")]
     return [ok("lag", what)]
@@ -89,13 +93,15 @@ async def _hosts(site: Site) -> list[Finding]:
         host = group.removeprefix(begin)
         lag = await _lag(site, group, None)
         if lag and not members[group]:
-            what = f"the host of agents '{host}' is not running, and {lag} assignments wait in its inboxes"
+            what = f"the host of agents '{host}' is not running, and {counted(lag, 'assignment')} wait in its inboxes"
             findings.append(warning("lag", what, "start it again: `troupe up`, or `troupe run FILE`"))
         elif lag > LONG_LAG:
             what = f"the host of agents '{host}' is {lag} assignments behind"
             findings.append(warning("lag", what, f"start another process of it: `troupe run FILE --host {host}`"))
     running = [group.removeprefix(begin) for group in groups if members[group]]
-    return findings or [ok("lag", f"{len(running)} hosts of agents are running and keep up: {some(running)}")]
+    if not running:
+        findings.append(warning("lag", "no host of agents is running", "troupe up, or troupe run FILE"))
+    return findings or [ok("lag", f"{counted(len(running), 'host')} of agents: {some(running)}, none far behind")]
 
 
 async def _letters(site: Site) -> list[Finding]:
@@ -177,13 +183,13 @@ def _silent(fold: AgentsFold, waits: Mapping[str, int], beats: Beats) -> list[Fi
     offline = [agent for agent, record in sorted(fold.records.items()) if record.state is AgentState.OFFLINE]
     findings = []
     if quiet:
-        what = f"{len(quiet)} agents count as up and were not heard of for {waits[quiet[0]]} s: {some(quiet)}"
+        what = f"up by the registry, and not heard of for {waits[quiet[0]]} s or more: {some(quiet)}"
         findings.append(warning("agents", what, "is their host running, and a coordinator to notice? see `troupe ps`"))
     if offline:
         since = instant(fold.records[offline[0]].updated_at)
-        what = f"{len(offline)} agents are offline, the first since {since}: {some(offline)}"
+        what = f"offline, the first since {since}: {some(offline)}"
         findings.append(warning("agents", what, "start their host: `troupe up`, or `troupe run FILE`"))
-    return findings or [ok("agents", f"{len(fold.records)} agents, {len(up)} of them up and heard of")]
+    return findings or [ok("agents", f"{counted(len(fold.records), 'agent')}, {len(up)} of them up and heard of")]
 
 
 async def _inboxes(site: Site, fold: AgentsFold) -> list[Finding]:
@@ -191,7 +197,7 @@ async def _inboxes(site: Site, fold: AgentsFold) -> list[Finding]:
     missing = [agent for agent in sorted(fold.records) if site.real(inbox_name(agent)) not in existing]
     if not missing:
         return []
-    what = f"{len(missing)} agents have no inbox topic: {some(missing)}"
+    what = f"registered, and without an inbox topic: {some(missing)}"
     return [error("agents", what, "start their host again: it registers them, and the coordinator creates the inboxes")]
 
 
