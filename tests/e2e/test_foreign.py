@@ -42,6 +42,7 @@ def placed(way: str, number: int, task_id: str) -> dict[str, Any]:
         "no key": {},
         "round robin": {"key": task_id, "partition": number % 2},
         "a key of their own": {"key": "always the same"},
+        "a transaction": {"key": task_id},
     }[way]
 
 
@@ -51,6 +52,7 @@ CONFIG: dict[str, dict[str, Any]] = {
     "no key": {"sticky.partitioning.linger.ms": 0},
     "round robin": {},
     "a key of their own": {},
+    "a transaction": {"transactional.id": "somebody"},
 }
 
 
@@ -110,7 +112,9 @@ def test_a_result_an_event_and_a_dead_letter_are_read_with_the_stock_deserialize
     assert result["created_at"].year >= 2026  # a logical type, so a client's own datetime
     (message,) = [each for each in foreign.messages("tasks.results") if each.key() == task_id.encode()]
     headers = {name: text.decode() for name, text in message.headers() or ()}
-    assert headers["traceparent"] == trace
+    for topic in ("tasks.results", "tasks.events", "tasks.reports", "agents.anomaly_detection_agent.inbox"):
+        ours = [each for each in foreign.messages(topic) if each.key() == task_id.encode()]
+        assert ours and all(dict(each.headers() or ())["traceparent"] == trace.encode() for each in ours), topic
     assert (headers["ce_type"], headers["ce_subject"]) == ("troupe.v1.TaskResult", task_id)
     assigned = foreign.records("tasks.events", lambda each: each["task_id"] == task_id)[0]
     assert json.loads(assigned["decision"])["chosen"] == "anomaly_detection_agent"

@@ -61,7 +61,10 @@ class Foreign:
         return self.avro("tasks.requests", {**envelope, "kind": "submit", "task_id": task_id, **fields})
 
     def produce(self, topic: str, records: list[dict[str, Any]], **config: Any) -> list[Message]:
-        """Send records, each the arguments of `produce`; returns them as delivered."""
+        """Send records, each the arguments of `produce`; returns them as delivered.
+
+        With a `transactional.id` in the configuration they are sent in one transaction.
+        """
         delivered: list[Message] = []
 
         def note(error: KafkaError | None, message: Message) -> None:
@@ -69,9 +72,14 @@ class Foreign:
             delivered.append(message)
 
         producer = Producer({"bootstrap.servers": self.bootstrap, **config})
+        if in_transaction := "transactional.id" in config:
+            producer.init_transactions(SEEN_WITHIN_S)
+            producer.begin_transaction()
         for record in records:
             producer.produce(topic, on_delivery=note, **record)
         assert producer.flush(SEEN_WITHIN_S) == 0
+        if in_transaction:
+            producer.commit_transaction(SEEN_WITHIN_S)
         return delivered
 
     def submit_json(self, value: str | Mapping[str, Any], **more: Any) -> str:

