@@ -54,7 +54,7 @@ class MemoryHost:
         """
         past, prefix = Past(settings.actors.remembered), settings.kafka.topic_prefix
         self._settings, self._codecs, self._log, self._clock, self._news = settings, codecs, log, clock, news
-        self._group = f"{prefix}actors.{settings.actors.host}"
+        self._groups = {actor.agent_id: _group(settings, actor) for actor in actors}
         self._actors = {actor.agent_id: actor for actor in actors}
         self._boxes = {
             prefix + inbox_name(actor.agent_id): Mailbox(actor.agent_id, actor.max_in_flight, actor.operations, past)
@@ -157,7 +157,7 @@ class MemoryHost:
             del self._announced[agent_id]
             topic = self._settings.kafka.topic_prefix + inbox_name(agent_id)
             for partition in range(self._log.topics()[topic]):
-                offset, metadata = self._log.committed(self._group, topic, partition) or (0, "")
+                offset, metadata = self._log.committed(self._groups[agent_id], topic, partition) or (0, "")
                 self._boxes[topic].ledgers[partition] = Ledger(offset, unpack(offset, metadata))
             self._beats[agent_id] = self._clock()
         for position in self._announced.values():
@@ -234,7 +234,7 @@ class MemoryHost:
         for topic, box in self._boxes.items():
             for partition, ledger in box.ledgers.items():
                 if (commit := ledger.unsaved()) is not None:
-                    self._log.commit(self._group, topic, partition, *commit)
+                    self._log.commit(self._groups[box.agent_id], topic, partition, *commit)
                     ledger.saved(commit)
         return True
 
@@ -277,3 +277,9 @@ class MemoryHost:
         name = self._settings.kafka.topic_prefix + topic.name
         partition = home(key, self._log.topics()[name])
         return f"{name}.{partition}.{self._log.append(name, partition, records)}"
+
+
+def _group(settings: Settings, actor: Actor) -> str:
+    """The group in which an agent's inbox is read."""
+    name = f"agents.{actor.agent_id}" if actor.own_group else f"actors.{settings.actors.host}"
+    return settings.kafka.topic_prefix + name

@@ -90,7 +90,6 @@ class Rehearsal:
             self._stack.enter_context(VirtualTime(self.clock, self, self._patience))
             self.restart_coordinator()
             self.restart_actors()
-            self._turn()
             self._open = True
         except BaseException:
             self._stack.close()
@@ -190,7 +189,7 @@ class Rehearsal:
             self.settings, processors(self.settings, troupe(), self.codecs), self.codecs, self.log,
             lambda: self.clock.now, self._group, self._disk,
         )  # fmt: skip
-        self._nudge()
+        self._turn()
 
     async def crash_actors(self) -> None:
         """End the agents' host as `kill -9` does: handlers stop where they are, and nothing more is reported."""
@@ -199,7 +198,10 @@ class Rehearsal:
             await host.kill()
 
     def restart_actors(self, actors: Sequence[Actor] | None = None) -> None:
-        """Start the host again, with the same agents or with others of theirs. Raises RuntimeError while one runs."""
+        """Start the host again, with the same agents or with others; with a coordinator they are up when this returns.
+
+        Raises RuntimeError while a host runs, OperatorError if an agent is refused.
+        """
         if self._host is not None:
             raise RuntimeError("the agents' host runs; end it first with `await crash_actors()`")
         if actors is not None:
@@ -209,7 +211,7 @@ class Rehearsal:
             self.settings, self._actors, self.codecs, self.log, lambda: self.clock.now, seat, self._nudge
         )
         self._host.start()
-        self._nudge()
+        self._turn()
 
     # --- the agenda of virtual time
 

@@ -186,3 +186,19 @@ async def test_a_mistake_of_ours_ends_the_host(tmp_path: Path, monkeypatch: pyte
         await asyncio.sleep(0.001)
         with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
             host.poll()
+
+
+async def test_an_agent_with_a_group_of_its_own_commits_there(tmp_path: Path) -> None:
+    async with MemoryStage.open(tmp_path) as stage:
+        async with stage.host(Actor("alone", nap, config={"own_group": True}), Actor("napper", nap)):
+            for agent in ("alone", "napper"):
+                await stage.assign(agent, agent)
+            await stage.reports(lambda seen: len(outcomes(seen)) == 2)
+            await asyncio.sleep(1)
+        commits = [
+            (group, agent)
+            for group in ("m.agents.alone", "m.actors.main")
+            for agent in ("alone", "napper")
+            if stage.log.committed(group, f"m.agents.{agent}.inbox", 0) == (1, "")
+        ]
+        assert commits == [("m.agents.alone", "alone"), ("m.actors.main", "napper")]
