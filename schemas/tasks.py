@@ -216,7 +216,7 @@ class TaskResult(Envelope):
 
 
 class Candidate(Record):
-    """One agent as the router saw it; `excluded_by` is the first reason against it."""
+    """One agent as the router saw it; `excluded_by` is the first reason against it. What is not known is left out."""
 
     agent_id: str
     eligible: bool

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.agents import AgentState
 from schemas.tasks import RoutingDecision
-from tests.streams.tasks.world import SECOND, World
+from tests.streams.tasks.world import SECOND, World, text_of
 
 WORDS = ['"quoted"', "back\\slash", "new\nline", "tab\t", "bell\x07", "ünïcödé 🎭", "del\x7f", "</script>"]
 
@@ -14,7 +14,7 @@ WORDS = ['"quoted"', "back\\slash", "new\nline", "tab\t", "bell\x07", "ünïcöd
 def decided(world: World) -> RoutingDecision:
     """The last decision, after its text was held against the record's own."""
     decision = RoutingDecision.model_validate_json(world.told.decision)
-    assert decision.model_dump_json() == world.told.decision
+    assert text_of(decision) == world.told.decision
     return decision
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from schemas.tasks import RoutingDecision, TaskState
-from tests.streams.tasks.world import World
+from tests.streams.tasks.world import World, text_of
 
 
 def test_submit_assign_complete() -> None:
@@ -15,7 +15,7 @@ def test_submit_assign_complete() -> None:
     assert (world.told.kind, world.told.from_state, world.told.to_state) == ("assigned", None, "assigned")
     assert json.loads(world.told.task)["pattern"] == "translate_content"
     decision = RoutingDecision.model_validate_json(world.told.decision)
-    assert decision.model_dump_json() == world.told.decision
+    assert text_of(decision) == world.told.decision
     assert decision.chosen == "translation_agent"
     (inbox,) = world.of("inbox")
     assert (inbox.task.task_id, inbox.task.epoch, inbox.task.payload) == ("t", 1, '{"text": "a"}')

@@ -18,7 +18,7 @@ from schemas.changelog import WakeRecord
 from schemas.codec import Codec
 from schemas.settings import Settings
 from schemas.task_row import TaskRow
-from schemas.tasks import CommandKind, ReportKind, TaskCommand, TaskError, TaskReport
+from schemas.tasks import CommandKind, ReportKind, RoutingDecision, TaskCommand, TaskError, TaskReport
 from schemas.topics import AGENT_HEALTH, AGENT_REGISTRY, TASK_REPORTS, TASK_REQUESTS, Topic, wakes_topic
 from streams.processor import Change, EnsureTopic, Event, Note, Output, Share, Stamp
 from streams.tasks.processor import TasksProcessor
@@ -218,3 +218,11 @@ class World:
     def told(self) -> Any:
         """The event of the last decision."""
         return self.of("tasks.events")[0]
+
+
+def text_of(decision: RoutingDecision) -> str:
+    """What its record writes, but for what is not known of a candidate."""
+    text = decision.model_dump_json()
+    for each in decision.candidates:
+        text = text.replace(each.model_dump_json(), each.model_dump_json(exclude_none=True))
+    return text
