@@ -75,7 +75,7 @@ def per_task_us(before: Mapping[str, float], after: Mapping[str, float], tasks: 
 def _role(member: str) -> str:
     if member == "supervisor":
         return "submitter"
-    return "actors" if member.startswith("actors") else member
+    return next((role for role in ROLES if member.startswith(role)), member)  # of several, the names end in numbers
 
 
 def _ended(role: str) -> OperatorError:

@@ -23,6 +23,7 @@ from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.partitioning import home
 from schemas.settings import Settings
+from schemas.tasks import TaskState
 from schemas.topics import DEAD_LETTERS, TASK_REQUESTS, TASK_RESULTS
 from topology import partitions_of
 
@@ -130,12 +131,12 @@ class Observer:
                 ledger.announce()
 
     def _result(self, record: ConsumerRecord, at: int, ledger: Ledger) -> None:
-        result = self._results.decode(record.value)
-        number = self._work.number(result.task_id)
+        fields = self._results.decode_fields(record.value)
+        number = self._work.number(fields["task_id"])
         if number is not None:
-            began = json.loads(result.result).get("at", 0) if result.result else 0
-            why = result.error.message if result.error else ""
-            ledger.mark_result(number, at, result.status, began, why)
+            began = json.loads(fields["result"]).get("at", 0) if fields["result"] else 0
+            why = fields["error"]["message"] if fields["error"] else ""
+            ledger.mark_result(number, at, TaskState(fields["status"]), began, why)
 
     def _letter(self, record: ConsumerRecord, at: int, ledger: Ledger) -> None:
         letter = self._letters.decode(record.value)
