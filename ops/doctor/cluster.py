@@ -139,7 +139,7 @@ def copies(described: Sequence[Mapping[str, Any]]) -> list[Finding]:
                 behind.append(place)
     findings = []
     if headless:
-        what = f"{counted(len(headless), 'partition')} without a leader, nothing can be read or written there: {some(headless)}"
+        what = f"{counted(len(headless), 'partition')} without a leader, so neither read nor written: {some(headless)}"
         findings.append(error("topics", what, "start the brokers that are down"))
     if behind:
         what = f"{counted(len(behind), 'partition')} without all copies: {some(behind)}"

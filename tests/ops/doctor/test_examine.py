@@ -223,7 +223,7 @@ def test_partitions_without_a_leader_or_a_copy_are_named() -> None:
     behind, headless = whole | {"partition": 1, "isr": [1]}, whole | {"partition": 2, "leader": -1, "isr": []}
     assert copies([{"topic": "t", "partitions": [whole]}]) == []
     found = copies([{"topic": "t", "partitions": [whole, behind, headless]}])
-    assert only(found, Level.ERROR).what.endswith("there: t.2")
+    assert only(found, Level.ERROR).what.endswith("written: t.2")
     assert only(found, Level.WARNING).what == "1 partition without all copies: t.1"
 
 
