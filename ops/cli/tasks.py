@@ -131,7 +131,7 @@ def _show(found: TaskStatus, as_json: bool) -> None:
     else:
         _show_table(document)
     if not found.finished:
-        say(f"Task '{found.task_id}' is not finished yet; look again with `troupe status {found.task_id}`")
+        say(f"Task '{found.task_id}' is not finished yet; `troupe explain {found.task_id}` says what it waits for")
     raise typer.Exit(0 if found.completed else 1)
 
 

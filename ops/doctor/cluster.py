@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import ApiVersionRequest
 
-from ops.doctor.finding import Finding, error, ok, raised, some, warning
+from ops.doctor.finding import Finding, counted, error, ok, raised, some, warning
 from ops.registry.schema_log import read_schemas
 from ops.topics import Found, check_topic, found_topics
 from ops.views.log import LogReader
 from schemas.avro import avro_schema
 from schemas.errors import OperatorError
 from schemas.settings import Settings
-from schemas.topics import TASK_REQUESTS
+from schemas.topics import TASK_REQUESTS, inbox_name
 from topology import Topology, config_of, partitions_of
 
 APPLY = "troupe topology apply"
@@ -94,7 +95,9 @@ async def topic_findings(site: Site) -> list[Finding]:
         except OperatorError as wrong:
             findings.append(raised("topics", wrong))
     findings += _retention(found, wanted, site.settings)
-    findings += await _copies(site)
+    inboxes = site.real(inbox_name("*"))
+    described = await site.admin.describe_topics()
+    findings += copies([each for each in described if each["topic"] in wanted or fnmatchcase(each["topic"], inboxes)])
     if not findings:
         findings.append(ok("topics", f"{len(wanted)} topics, {site.settings.kafka.partitions} partitions each input"))
     return findings
@@ -124,11 +127,10 @@ def _retention(found: Mapping[str, Found], wanted: Mapping[str, Any], settings: 
     return findings
 
 
-async def _copies(site: Site) -> list[Finding]:
-    described = await site.admin.describe_topics()
-    ours = [each for each in described if each["topic"].startswith(site.settings.kafka.topic_prefix)]
+def copies(described: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Partitions without a leader or with copies that are behind; topics as the admin client describes them."""
     headless, behind = [], []
-    for each in ours:
+    for each in described:
         for part in each["partitions"]:
             place = f"{each['topic']}.{part['partition']}"
             if part["leader"] == _NO_LEADER:
@@ -137,10 +139,10 @@ async def _copies(site: Site) -> list[Finding]:
                 behind.append(place)
     findings = []
     if headless:
-        what = f"{len(headless)} partitions have no leader, so nothing can be read or written there: {some(headless)}"
+        what = f"{counted(len(headless), 'partition')} without a leader, so neither read nor written: {some(headless)}"
         findings.append(error("topics", what, "start the brokers that are down"))
     if behind:
-        what = f"{len(behind)} partitions miss a copy: {some(behind)}"
+        what = f"{counted(len(behind), 'partition')} without all copies: {some(behind)}"
         findings.append(warning("topics", what, "start the brokers that are down, and wait until they have caught up"))
     return findings
 

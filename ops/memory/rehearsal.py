@@ -6,7 +6,8 @@
 
 The coordinator, the mailboxes, the codec and the topics are those of the real thing; the log lies in memory and time is
 virtual. Handlers run in the test's own loop, so fixtures, events and mocks work in them as anywhere. Retries, time-outs and
-hour-long sleeps pass at once, and the same test makes the same records in the same order.
+hour-long sleeps pass at once, and the same test makes the same records in the same order (as long as no handler's thread or
+socket has a say in it).
 """
 
 from __future__ import annotations

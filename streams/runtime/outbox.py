@@ -82,6 +82,7 @@ class Outbox:
         self._settings = settings
         self._inboxes: dict[str, tuple[int, int]] = {}  # wanted and found partitions
         self._users: dict[str, tuple[int, float]] = {}
+        self._met: set[str] = set()  # topics that the producer knows
         self._admin: AIOKafkaAdminClient | None = None
 
     async def send(self, outputs: Sequence[Encoded]) -> Sent:
@@ -101,6 +102,10 @@ class Outbox:
                 batch = open_[place] = self._producer.create_batch()
                 if not _append(batch, output):
                     raise ValueError(f"a record of {len(output.value or b'')} bytes for {output.topic} fits no batch")
+        if strange := {topic for topic, _ in open_} - self._met:
+            # Together: the producer would ask the broker for each in turn, and a thousand inboxes took 40 s.
+            await asyncio.gather(*(self._producer.partitions_for(topic) for topic in strange))
+            self._met |= strange
         for (topic, partition), batch in open_.items():
             sent.add(await self._producer.send_batch(batch, topic, partition=partition), topic, partition)
         return sent

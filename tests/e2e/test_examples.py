@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -37,16 +38,26 @@ def test_there_are_five_and_each_is_short() -> None:
     assert {file.name: lines for file in FILES if (lines := len(file.read_text().splitlines())) >= LINES_MAX} == {}
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    """A system as anybody starts it; on a busy machine its agents need some of their time to appear."""
+    made = Visitor(tmp_path_factory.mktemp("examples") / "visitor")
+    made.troupe("up", "--detach", "--data", "data")
+    yield made
+    made.troupe("down")
+    assert made.left() == []
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_it_prints_what_it_says(system: Visitor, file: Path) -> None:
+def test_it_prints_what_it_says(everything: Visitor, file: Path) -> None:
     text = header(file)
     assert f"python ops/examples/{file.name}" in text
     hosted = re.search(r"troupe run ops/examples/(\S+)", text)
-    with running(system, str(EXAMPLES / hosted[1])) if hosted else nullcontext():
-        printed = system.call(sys.executable, str(file))
+    with running(everything, str(EXAMPLES / hosted[1])) if hosted else nullcontext():
+        printed = everything.call(sys.executable, str(file))
     assert printed.splitlines() == promised(text)
 
 
-def test_the_dead_letter_of_the_third_holds_its_request(system: Visitor) -> None:
-    (line,) = system.troupe("topics", "tail", "tasks.deadletters", "--json", "--limit", "1").splitlines()
+def test_the_dead_letter_of_the_third_holds_its_request(everything: Visitor) -> None:
+    (line,) = everything.troupe("topics", "tail", "tasks.deadletters", "--json", "--limit", "1").splitlines()
     assert json.loads(line)["value"]["error"]["message"] == "ZeroDivisionError: division by zero"

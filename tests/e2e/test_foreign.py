@@ -134,6 +134,13 @@ def test_a_serializer_that_registers_on_first_use_finds_the_schema_there(foreign
     assert foreign.registry.lookup_schema("tasks.requests-value", latest.schema).version == latest.version
 
 
+def test_the_subjects_are_listed_as_the_registry_tells_them(system: Visitor, foreign: Foreign) -> None:
+    listed = system.json("schemas", "list")
+    assert sorted({each["subject"] for each in listed}) == foreign.registry.get_subjects()
+    latest = foreign.registry.get_latest_version("tasks.results-value")
+    assert {"subject": "tasks.results-value", "version": latest.version, "id": latest.schema_id} in listed
+
+
 @pytest.mark.parametrize(
     "fields",
     [

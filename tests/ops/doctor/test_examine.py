@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from ops.codecs import load_codecs
-from ops.doctor.cluster import Site, as_installed, kafka_version, schema_findings, topic_findings
+from ops.doctor.cluster import Site, as_installed, copies, kafka_version, schema_findings, topic_findings
 from ops.doctor.examine import CHECKS, cluster_findings
 from ops.doctor.finding import Finding, Level
 from ops.doctor.work import agent_findings, changelog_findings, group_findings
@@ -216,6 +216,15 @@ async def test_a_check_that_takes_too_long_does_not_stop_the_others(installed: S
     found = [each async for part in cluster_findings(installed, 0.001, lambda name: None) for each in part]
     assert {finding.check for finding in found} == {name for name, _ in CHECKS}
     assert all("--limit-seconds" in finding.remedy for finding in found)
+
+
+def test_partitions_without_a_leader_or_a_copy_are_named() -> None:
+    whole = {"partition": 0, "leader": 1, "replicas": [1, 2], "isr": [2, 1]}
+    behind, headless = whole | {"partition": 1, "isr": [1]}, whole | {"partition": 2, "leader": -1, "isr": []}
+    assert copies([{"topic": "t", "partitions": [whole]}]) == []
+    found = copies([{"topic": "t", "partitions": [whole, behind, headless]}])
+    assert only(found, Level.ERROR).what.endswith("written: t.2")
+    assert only(found, Level.WARNING).what == "1 partition without all copies: t.1"
 
 
 def test_the_version_is_told_from_what_a_broker_understands() -> None:

@@ -37,3 +37,11 @@ def test_the_example_is_that_of_the_readme() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     shown = next(text for text in blocks if "underwriting_agent" in text)
     assert (EXAMPLES / "underwriting.py").read_text().partition("\n\n")[2] == shown
+
+
+def test_what_the_readme_shows_of_rehearsals_is_in_the_example() -> None:
+    example = (EXAMPLES / "test_underwriting.py").read_text()
+    for block in re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
+        if "Rehearsal(" in block:
+            tests = block[block.index("APPLICATION = ") :]
+            assert tests.strip() in example
