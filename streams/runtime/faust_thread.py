@@ -120,6 +120,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self.seeks: Counter[Any] = Counter()
         self.last: dict[Any, int] = {}
         self.given_back = 0
+        self._settled = False
         super().__init__(*args, **kwargs)
         self._pace = Pace(self._hooks)
 
@@ -186,7 +187,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
         async def listening(request: Any) -> Any:
             answer = await send(request)
-            if REMOVED & _codes(answer):
+            # Who has no partitions yet may join again: it started too slowly, and there is nothing to fight about.
+            if self._settled and REMOVED & _codes(answer):
                 self._hooks.group_error(Replaced(time.monotonic() - self._hooks.heartbeat_at))
             return answer
 
@@ -195,7 +197,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
         self._hooks.heartbeat_at = time.monotonic()
         self._sought(assigned)
+        self._settled = True
         await super().on_partitions_assigned(assigned, generation_id)
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        self._settled = False
+        await super().on_partitions_revoked(revoked)
 
     async def _seek_wait(self, consumer: Any, partitions: Any) -> None:
         self._sought(partitions)

@@ -362,22 +362,28 @@ async def read_all(bootstrap: str, topic: str, partitions: int) -> list[Found]:
     return sorted(found, key=lambda each: (each.partition, each.offset))
 
 
-async def lag(settings: Settings) -> int:
-    """Records of the coordinator's inputs that are not committed yet."""
-    prefix, bootstrap = settings.kafka.topic_prefix, settings.kafka.bootstrap_servers
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+async def ends(settings: Settings) -> dict[TopicPartition, int]:
+    """Where the coordinator's inputs end now; heartbeats go on, so later there will be more."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap_servers, enable_auto_commit=False)
     await consumer.start()
     try:
-        commits = await admin.list_consumer_group_offsets(f"{prefix}coordinator")
-        names = [prefix + topic.name for spec in troupe().processors for topic in spec.reads]
+        names = [settings.kafka.topic_prefix + topic.name for spec in troupe().processors for topic in spec.reads]
         places = [TopicPartition(name, number) for name in names for number in range(settings.kafka.partitions)]
-        ends = await consumer.end_offsets(places)
+        return await consumer.end_offsets(places)
     finally:
         await consumer.stop()
+
+
+async def lag(settings: Settings, until: dict[TopicPartition, int]) -> dict[str, int]:
+    """Records of the coordinator's inputs before these ends that are not committed yet, where there are any."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        commits = await admin.list_consumer_group_offsets(f"{settings.kafka.topic_prefix}coordinator")
+    finally:
         await admin.close()
-    return sum(end - max(0, commits[place].offset if place in commits else 0) for place, end in ends.items())
+    done = {place: max(0, commits[place].offset) if place in commits else 0 for place in until}
+    return {f"{place.topic}.{place.partition}": end - done[place] for place, end in until.items() if end > done[place]}
 
 
 def handler_starts(path: Path) -> Counter:
@@ -386,4 +392,4 @@ def handler_starts(path: Path) -> Counter:
     return Counter((each["id"], each["attempt"]) for each in map(json.loads, lines))
 
 
-__all__ = ["TASK_REQUESTS", "Checker", "Report", "handler_starts", "lag", "read_all", "top_load"]
+__all__ = ["TASK_REQUESTS", "Checker", "Report", "ends", "handler_starts", "lag", "read_all", "top_load"]

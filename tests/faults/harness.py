@@ -16,7 +16,7 @@ from ops.codecs import load_codecs
 from ops.topics import apply
 from schemas.settings import Coordinator, Kafka, Settings, Tasks
 from schemas.topics import TASK_RESULTS
-from tests.faults.checker import Checker, Report, handler_starts, lag
+from tests.faults.checker import Checker, Report, ends, handler_starts, lag
 from tests.faults.roles import System
 from tests.faults.submitter import Submitter
 from topology import troupe
@@ -76,8 +76,8 @@ class Run:
     async def drained(self, limit_s: float = DRAIN_S) -> None:
         """Wait until every task has an outcome and nothing is left to read or to commit."""
         await self.done(1.0, limit_s)
-        deadline = time.monotonic() + limit_s
-        while left := await lag(self.settings):
+        deadline, until = time.monotonic() + limit_s, await ends(self.settings)
+        while left := await lag(self.settings, until):
             assert time.monotonic() < deadline, f"lag {left} after {limit_s:g} s; exits {self.system.exits()}"
             await asyncio.sleep(0.3)
 

@@ -85,6 +85,7 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (ThreadDelegateConsumer, "_getmany", ["self._thread.getmany(active_partitions, timeout)"]),
         (ThreadDelegateConsumer, "seek_to_committed", ["self._thread.seek_to_committed()"]),
         (BaseThread, "on_partitions_assigned", ["threadsafe_partitions_assigned"]),
+        (BaseThread, "on_partitions_revoked", ["threadsafe_partitions_revoked"]),
         (driver.Consumer, "_new_consumer_thread", ["AIOKafkaConsumerThread(self, loop=self.loop, beacon=self.beacon)"]),
         (driver.Producer, "_new_producer", ["_settings_extra()"]),
         (driver.Producer, "on_start", ["self._producer = self._new_producer()"]),
@@ -175,7 +176,8 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
         return {early: [record(offset=3), record(offset=4)], sought: [record(offset=7), record(offset=8)]}
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
-    consumer = SimpleNamespace(_fetcher=SimpleNamespace(), assignment=lambda: {early, sought}, seek=lambda *place: back.append(place))
+    seek = lambda *place: back.append(place)  # noqa: E731
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace(), assignment=lambda: {early, sought}, seek=seek)
     taken = asyncio.run(thread._fetch_records(consumer, live, 1.0, 10))
     assert list(taken) == [early]
     assert back == [(sought, 7)]
