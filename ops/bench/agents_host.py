@@ -39,7 +39,7 @@ def agents():
     return crowd({count})
 """
 _CALM_S = 10.0
-"""After the start and after the tasks: what they leave behind is over by then."""
+"""After the start and after the tasks, if that is measured for so long: what they leave behind is over by then."""
 
 _STALL_S = 60.0
 _PAYLOAD_BYTES = 200
@@ -82,8 +82,9 @@ class CrowdWork(Work):
 class Crowd:
     """What was found. start_s: from the launch of the host to its readiness, all registered and all inboxes its own.
 
-    first: the first task of each agent, all at once; then rounds more of them in tasks_per_s. idle: CPU seconds per
-    minute without a task, start: CPU seconds until calm, per role; rss_mb at its largest. Times in ms from the submit.
+    start_cpu_s: CPU seconds until calm, by role. first_tasks_s: one task for each agent, submitted at once, until the
+    last outcome. tasks and what follows: those after them, ms from the submit. idle_cpu_s_per_minute: CPU seconds per
+    minute without any task, by role.
     """
 
     agents: int
@@ -133,15 +134,15 @@ async def measure_crowd(plan: Plan, count: int, tasks: int, in_flight: int, idle
     load = [round(each, 2) for each in os.getloadavg()]
     async with supervised(plan) as supervisor:
         entry = await supervisor.start()
-        ready = time.time()
+        start_s = round(time.time() - _launched(entry), 2)
         kafka = plan.settings.kafka.model_copy(update={"bootstrap_servers": entry.bootstrap})
         settings = plan.settings.model_copy(update={"kafka": kafka})
         meter = Meter(entry)
-        await asyncio.sleep(_CALM_S)
+        await asyncio.sleep(min(_CALM_S, idle_s))
         started = meter.cpu_s()
         work, ledger = CrowdWork(run, _PAYLOAD_BYTES, count), Ledger(count + tasks)
         spent = await _drive(settings, meter, work, ledger, in_flight)
-        await asyncio.sleep(_CALM_S)
+        await asyncio.sleep(min(_CALM_S, idle_s))
         before = meter.cpu_s()
         await asyncio.sleep(idle_s)
         meter.sample()
@@ -151,7 +152,7 @@ async def measure_crowd(plan: Plan, count: int, tasks: int, in_flight: int, idle
     took = (max(ledger.ended[n] for n in rest) - min(ledger.submitted[n] for n in rest)) / 1e6
     return Crowd(
         agents=count,
-        start_s=round(ready - _launched(entry), 2),
+        start_s=start_s,
         start_cpu_s={role: round(each, 2) for role, each in started.items()},
         first_tasks_s=round((max(ledger.ended[:count]) - min(ledger.submitted[:count])) / 1e6, 3),
         tasks=tasks,

@@ -21,6 +21,7 @@ from ops.bench.measure import Options, measure
 from ops.bench.pace import punctual_loop
 from ops.bench.pyspy import self_time
 from ops.bench.report import Report
+from ops.bench.summary import rows, summary
 from ops.bench.work import LEAST_PAYLOAD_BYTES
 from ops.broker.jars import JarCache, ensure_jars
 from ops.broker.java import Flavour
@@ -38,6 +39,8 @@ _WARMUP_IN_FLIGHT = 500
 
 Start = tuple[Path | None, str | None, Path | None, list[str] | None, Flavour]
 """--data, --broker, --config, --set and --jvm of a run."""
+
+Runs = Annotated[int, typer.Option("--runs", min=1, max=100, help="Each on a system of its own; prints the medians.")]
 
 Tasks = Annotated[int, typer.Option("--tasks", min=1, help="Tasks to measure.")]
 PayloadBytes = Annotated[
@@ -74,6 +77,7 @@ def throughput_verb(
     handler_cpu_ms: HandlerCpuMs = 0,
     jvm: Jvm = "bench",
     profile: Profile = None,
+    runs: Runs = 1,
     stall_seconds: Stall = 30.0,
     data: Data = None,
     broker: Broker = None,
@@ -89,7 +93,7 @@ def throughput_verb(
     18 agents in 6 pools that do nothing. Half of the tasks are routed by pattern, half by capability.
     """
     options = Options(tasks, payload_bytes, in_flight, warmup, stall_seconds, None, profile, handler_ms, handler_cpu_ms)
-    _run("throughput", options, (data, broker, config, sets, jvm), as_json)
+    _run("throughput", options, (data, broker, config, sets, jvm), runs, as_json)
 
 
 @app.command("latency")
@@ -102,6 +106,7 @@ def latency_verb(
     handler_cpu_ms: HandlerCpuMs = 0,
     jvm: Jvm = "dev",
     profile: Profile = None,
+    runs: Runs = 1,
     stall_seconds: Stall = 30.0,
     data: Data = None,
     broker: Broker = None,
@@ -120,7 +125,7 @@ def latency_verb(
     options = Options(
         tasks, payload_bytes, _WARMUP_IN_FLIGHT, warmup, stall_seconds, rate, profile, handler_ms, handler_cpu_ms
     )
-    _run("latency", options, (data, broker, config, sets, jvm), as_json)
+    _run("latency", options, (data, broker, config, sets, jvm), runs, as_json)
 
 
 @app.command("agents")
@@ -153,27 +158,35 @@ def agents_verb(
         print_table(("", ""), found.rows(), title="agents")
 
 
-def _run(title: str, options: Options, start: Start, as_json: bool) -> None:
+def _run(title: str, options: Options, start: Start, runs: int, as_json: bool) -> None:
     quiet_libraries()
     if options.sleep_ms and options.cpu_ms:
         raise WrongUse("A handler sleeps or computes, not both", hint="leave out --handler-ms or --handler-cpu-ms")
+    reports = [_one(options, start, f" {number + 1} of {runs}" if runs > 1 else "") for number in range(runs)]
+    if as_json:
+        documents = [report.document() for report in reports]
+        print_json(summary(documents) if runs > 1 else documents[0])
+    else:
+        print_table(("", ""), reports[-1].rows(), title=title)
+    if runs > 1 and not as_json:
+        found = summary([report.document() for report in reports])
+        print_table(("", "median", "range", "runs"), rows(found), title=f"{runs} runs, of which the last is above")
+    if options.profile is not None:
+        _show_profile(options.profile)
+    if lost := sum(report.counts.lost for report in reports):
+        say(f"Error: {lost} tasks were accepted and have no outcome")
+        raise typer.Exit(1)
+
+
+def _one(options: Options, start: Start, which: str) -> Report:
     data, broker, config, sets, jvm = start
     run = uuid.uuid4().hex[:8]
     scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
     with scratch as place, _progress() as progress:
         agents = write_agents(Path(place).resolve(), options.sleep_ms, options.cpu_ms)
         plan = _plan(settings_of(broker, Path(place), config, sets), run, jvm, agents)
-        bar = progress.add_task("tasks", total=options.warmup + options.tasks)
-        report = _measured(plan, options, run, lambda done: progress.update(bar, completed=done))
-    if as_json:
-        print_json(report.document())
-    else:
-        print_table(("", ""), report.rows(), title=title)
-    if options.profile is not None:
-        _show_profile(options.profile)
-    if report.counts.lost:
-        say(f"Error: {report.counts.lost} tasks were accepted and have no outcome")
-        raise typer.Exit(1)
+        bar = progress.add_task(f"tasks{which}", total=options.warmup + options.tasks)
+        return _measured(plan, options, run, lambda done: progress.update(bar, completed=done))
 
 
 def _measured(plan: Plan, options: Options, run: str, tell: Callable[[int], None]) -> Report:

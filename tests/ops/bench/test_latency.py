@@ -48,6 +48,17 @@ def test_a_small_run_at_a_rate(broker: str, tmp_path: Path) -> None:
     assert found["result_p50_ms"] > found["handler_p50_ms"] + 35  # the handler slept
 
 
+@pytest.mark.kafka
+def test_several_runs_are_one_document(broker: str, tmp_path: Path) -> None:
+    sizes = ["--rate", "100", "--seconds", "0.5", "--warmup", "20", "--payload-bytes", "100", "--runs", "2"]
+    ended = bench(tmp_path, *sizes, "--broker", broker, "--set", "kafka.partitions=2", "--json")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert [run["tasks"] for run in found["runs"]] == [50, 50]
+    assert found["least"]["result_p50_ms"] <= found["median"]["result_p50_ms"] <= found["most"]["result_p50_ms"]
+    assert found["median"]["lost"] == 0
+
+
 def test_a_handler_does_one_thing(tmp_path: Path) -> None:
     ended = bench(tmp_path, "--handler-ms", "1", "--handler-cpu-ms", "1")
     assert ended.returncode == 2
