@@ -6,18 +6,20 @@ from collections.abc import Sequence
 
 from actors.api import Actor
 from actors.catalog import detect_anomalies, generate_tests, ingest_data
+from actors.catalog.asking import Ask
 from schemas.errors import OperatorError
 
-_AGENTS = (
-    ingest_data.agent,
-    detect_anomalies.agent,
-    generate_tests.agent,
-)
 
+def builtin(names: Sequence[str] | None = None, ask: Ask | None = None) -> list[Actor]:
+    """The built-in agents, or those with these ids (`agents.builtin`); `ask` is for those that have others work for them.
 
-def builtin(names: Sequence[str] | None = None) -> list[Actor]:
-    """The built-in agents, or those with these ids (`agents.builtin`). Raises OperatorError for an unknown id."""
-    all_actors = [make() for make in _AGENTS]
+    Raises OperatorError for an unknown id.
+    """
+    all_actors = [
+        ingest_data.agent(),
+        detect_anomalies.agent(),
+        generate_tests.agent(ask),
+    ]
     if names is None:
         return all_actors
     known = {actor.agent_id: actor for actor in all_actors}

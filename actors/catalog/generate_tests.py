@@ -2,20 +2,23 @@
 
 No language model is asked: a schema already says where its edges are, and what is made twice from the same seed is the
 same. Running a case means that the schema itself judges the row, by other code than made it; a schema that contradicts
-itself shows there. With a `target` each row also becomes a task, and the receiver's answer is the outcome. The handler
-runs in a thread.
+itself shows there. With a `target` each row that the schema agrees on also becomes a task, and the receiver's answer is
+the outcome: rows that fit must complete, the others must be refused and not just break. The handler runs in a thread.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from actors.api import Actor, Context
+from actors.catalog.asking import Answer, Ask, Wish
 from actors.catalog.avro_shape import AvroSchema
 from actors.catalog.cases import Kind, Trial, trials
 from actors.catalog.column_shape import ColumnSchema, learnt_columns
@@ -31,6 +34,12 @@ LISTED_BYTES_MAX = 400_000
 
 Expected = Literal["accepted", "refused"]
 Judge = Callable[[Any], str | None]
+
+_AGENT_ID = "test_generation_agent"
+_OWN = ("generate_tests", "test_generation")
+_REFUSALS = frozenset({"invalid_input", "invalid_request", "unsupported"})
+_MARGIN_S = 5.0  # of the attempt's time, for the report
+_STEM_CHARS = 96  # a task id has at most 128
 
 _WORDS = {"Schema": "schema", "TestCount": "test_count", "RunTests": "run_tests"}
 
@@ -96,9 +105,10 @@ class TestResult(BaseModel):
     notes: list[str]
 
 
-def generate(request: TestInput, ctx: Context) -> TestResult:
-    """Make the cases and run them. Raises InvalidInput for what the caller must change."""
+def generate(request: TestInput, ctx: Context, ask: Ask | None = None) -> TestResult:
+    """Make the cases and run them; `ask` has the target do its tasks. Raises InvalidInput for what the caller must change."""
     notes: list[str] = []
+    _check(request, ask)
     schema = _schema(request, ctx, notes)
     shape, judge = _read(schema, notes)
     if words_of(shape) != {"object"}:
@@ -110,6 +120,8 @@ def generate(request: TestInput, ctx: Context) -> TestResult:
     if request.run_tests and request.operation != "GenerateTests":
         for case in cases:
             _run(case, judge)
+        if request.target is not None and ask is not None:
+            _run_on_target([case for case in cases if case.outcome == "passed"], request.target, ctx, ask)
     outcomes = [case.outcome for case in cases]
     return TestResult(
         generated=len(cases),
@@ -122,23 +134,21 @@ def generate(request: TestInput, ctx: Context) -> TestResult:
     )
 
 
-def agent() -> Actor:
-    """The test agent of the catalogue."""
-    return Actor(
-        "test_generation_agent",
-        generate,
-        agent_type="test_generation",
-        capabilities=["generate_tests", "test_generation"],
-    )
+def agent(ask: Ask | None = None) -> Actor:
+    """The test agent of the catalogue; without `ask` it cannot take a target."""
+    return Actor(_AGENT_ID, partial(generate, ask=ask), agent_type="test_generation", capabilities=_OWN)
+
+
+def _check(request: TestInput, ask: Ask | None) -> None:
+    if (request.given is None) == (request.data_ref is None):
+        raise InvalidInput("Give either 'schema' or 'data_ref'")
+    if request.target is not None and ask is None:
+        raise InvalidInput("'target' needs a running system to ask, and this host has none", code="unsupported")
+    if request.target in _OWN:
+        raise InvalidInput("'target' cannot be the test agent itself")
 
 
 def _schema(request: TestInput, ctx: Context, notes: list[str]) -> Any:
-    if (request.given is None) == (request.data_ref is None):
-        raise InvalidInput("Give either 'schema' or 'data_ref'")
-    if request.target is not None:
-        raise InvalidInput(
-            "'target' is not supported yet; leave it out and the rows are judged by the schema", code="unsupported"
-        )
     if request.data_ref is not None:
         columns, rows = learnt_columns(ctx.data_dir, request.data_ref)
         notes.append(f"The columns were learnt from {rows} rows: a span is what was seen, not what must be")
@@ -183,6 +193,29 @@ def _run(case: TestCase, judge: Judge) -> None:
     case.outcome = "passed" if (wrong is not None) == (case.expected == "refused") else "failed"
     if case.outcome == "failed":
         case.message = f"The schema refuses it: {wrong}" if wrong else "The schema takes it"
+
+
+def _run_on_target(cases: list[TestCase], target: str, ctx: Context, ask: Ask) -> None:
+    """The cases as tasks: what the target makes of each is the outcome."""
+    stem = ctx.task_id if len(ctx.task_id) <= _STEM_CHARS else hashlib.sha256(ctx.task_id.encode()).hexdigest()
+    stem = stem.replace("~", ".")  # no task id of one's own may have it
+    wishes = [Wish(f"{stem}.{case.case_id}", target, case.row) for case in cases]
+    seconds = ctx.deadline_at / 1e6 - time.time() - _MARGIN_S
+    for case, answer in zip(cases, ask(wishes, ctx.task_id, seconds), strict=True):
+        case.message = _disagreement(case.expected, answer)
+        case.outcome = "failed" if case.message else "passed"
+
+
+def _disagreement(expected: Expected, answer: Answer | None) -> str | None:
+    if answer is None:
+        return "The target had no outcome in time"
+    if expected == "accepted":
+        return None if answer.completed else f"The target: {answer.status}, {answer.code}: {shown(answer.message, 300)}"
+    if answer.completed:
+        return "The target takes it"
+    if answer.code in _REFUSALS:
+        return None
+    return f"The target breaks instead of refusing it: {answer.status}, {answer.code}: {shown(answer.message, 300)}"
 
 
 def _listed(cases: list[TestCase], notes: list[str]) -> list[TestCase]:

@@ -30,7 +30,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SPREAD = 1_000
 _TRIES = 50
 _YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
-_SPENT_MAX = 5_000_000
+_SPENT_MAX = 2_000_000
 _WIDE = 1e6  # a span around zero from which an ordinary value is a small one
 
 

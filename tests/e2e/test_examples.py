@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.catalog.asking import Wish
+from ops.examples.underwriting import Application
+from ops.roles.asking import Asking
+from schemas.settings import Kafka, Settings
 from tests.e2e.conftest import Visitor, running
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -61,3 +65,32 @@ def test_it_prints_what_it_says(everything: Visitor, file: Path) -> None:
 def test_the_dead_letter_of_the_third_holds_its_request(everything: Visitor) -> None:
     (line,) = everything.troupe("topics", "tail", "tasks.deadletters", "--json", "--limit", "1").splitlines()
     assert json.loads(line)["value"]["error"]["message"] == "ZeroDivisionError: division by zero"
+
+
+def test_the_agent_of_the_first_takes_and_refuses_what_its_model_says(everything: Visitor) -> None:
+    schema = Application.model_json_schema()
+    payload = json.dumps({"schema": schema, "options": {"TestCount": 40, "target": "risk_assessment"}})
+    with running(everything, str(EXAMPLES / "underwriting.py")):
+        result = everything.json("submit", "generate_tests", "--payload", payload, "--wait")["result"]
+    assert (result["generated"], result["passed"], result["failed"]) == (40, 40, 0), result["cases"]
+    strict = schema | {"properties": schema["properties"] | {"credit_score": {"type": "integer", "minimum": 400}}}
+    payload = json.dumps({"schema": strict, "target": "nobody_at_all"})
+    result = everything.json("submit", "generate_tests", "--payload", payload, "--wait")["result"]
+    assert (result["passed"], result["failed"]) == (0, 10)
+    assert "Unknown pattern 'nobody_at_all'" in result["cases"][0]["message"]
+
+
+def test_asking_again_finds_what_was_answered_before(everything: Visitor) -> None:
+    address = next(each["addresses"][0] for each in everything.json("ps") if each["role"] == "broker")
+    asking = Asking(Settings(kafka=Kafka(bootstrap_servers=address)))
+    wishes = [
+        Wish("asked-1", "detect_anomalies", {"points": []}),
+        Wish("asked-2", "detect_anomalies", {"points": 7}),
+    ]
+    first = asking(wishes, "parent", 60.0)
+    assert [(answer.status, answer.code) for answer in first if answer] == [
+        ("completed", ""),
+        ("failed", "invalid_input"),
+    ]
+    assert asking(wishes, "parent", 60.0) == first
+    assert asking([Wish("asked-3", "nobody_offers_this", {})], "parent", 0.5) == [None]
