@@ -92,6 +92,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             self._acked[partition].clear()  # Faust commits the partitions that have an entry there
         notify(self._waiting_for_ack)
 
+    async def _commit_offsets(self, offsets: Mapping[Any, int], start_new_transaction: bool = True) -> bool:
+        """Faust takes a refused commit for done; without a newer record it would never be made."""
+        done: bool = await super()._commit_offsets(offsets, start_new_transaction)
+        if not done:
+            self._committed_offset.update(dict.fromkeys(offsets))
+        return done
+
     def _new_offset(self, tp: Any) -> int | None:
         """The offset to commit."""
         last = self._done.get(tp)

@@ -33,6 +33,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import MethodQueue, QueueServiceThread
 
+from streams.runtime.faust_consumer import Consumer
 from streams.runtime.faust_thread import ConsumerThread, Pace
 
 Thread = driver.AIOKafkaConsumerThread
@@ -65,6 +66,9 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (BaseConsumer, "_wait_for_ack", ["self._waiting_for_ack = asyncio.Future"]),
         (BaseConsumer, "_filter_tps_with_pending_acks", ["for tp in self._acked"]),
         (BaseConsumer, "_commit_offsets", ["producer.flush()", "self._commit(committable_offsets)"]),
+        (BaseConsumer, "_commit_offsets", ["self._committed_offset.update(committable_offsets)", "return did_commit"]),
+        (BaseConsumer, "_filter_tps_with_pending_acks", ["for tp in self._acked"]),
+        (BaseConsumer, "_should_commit", ["committed = self._committed_offset[tp]", "committed is None"]),
         (Fetcher, "_fetcher", ["_drain_messages(self)"]),
         (KafkaFetcher, "_get_actions_per_node", ["self._fetch_max_wait_ms", "self._fetch_min_bytes"]),
         (KafkaFetcher, "fetched_records", ["if partitions and tp not in partitions:", "return drained"]),
@@ -183,3 +187,22 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
     assert back == [(sought, 7)]
     assert thread.last == {early: 4}
     assert taken.seeks[sought] != thread.seeks[sought]
+
+
+def test_a_refused_commit_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [False, True]
+    tried: list[Any] = []
+
+    async def commit(self: Any, offsets: Any, start_new_transaction: bool = True) -> bool:
+        tried.append(dict(offsets))
+        self._committed_offset.update(offsets)
+        return answers.pop(0)
+
+    monkeypatch.setattr(BaseConsumer, "_commit_offsets", commit)
+    place, consumer = TP("t", 0), object.__new__(Consumer)
+    consumer._committed_offset, consumer._done, consumer._acked = {place: 5}, {place: 8}, {place: []}
+    for _ in range(2):
+        places = consumer._filter_tps_with_pending_acks()
+        asyncio.run(consumer._commit_offsets(consumer._filter_committable_offsets(places)))
+    assert tried == [{place: 9}, {place: 9}]
+    assert consumer._filter_committable_offsets([place]) == {}
