@@ -82,7 +82,10 @@ class Compacted:
 
     @staticmethod
     def _is_late(record: Any, known: Any, removed: Place | None) -> bool:
-        """Whether something newer is known. Within its last instant only a first version tells of a new life."""
+        """Whether something newer is known. Within its last instant only a first version tells of a new life.
+
+        A key that begins anew with a record older than its end (a command that came by a detour) is seen from its next one.
+        """
         place = record.occurred_at, record.version
         if known is not None:
             return place < (known.occurred_at, known.version)

@@ -46,7 +46,7 @@ class Host:
     def __init__(self, agent_id: str, log: RecordedLog, codecs: Codecs, rng: random.Random, users: Users) -> None:
         self.agent_id, self.log, self.codecs, self.rng, self.users = agent_id, log, codecs, rng, users
         self.topic, self.group = f"s.{inbox_name(agent_id)}", f"s.actors.{agent_id}"
-        self.definition = definition_of(agent_id, rng.choice([1, 2, 4]))
+        self.definition = definition_of(agent_id, rng.choice([1, 1, 1, 2, 4]))
         self.registered = self.tame = False
         self.born = 0
         self.begin()

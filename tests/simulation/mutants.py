@@ -76,7 +76,7 @@ class NoOrigin(MemoryRunner):
 
     def _arrival(self, place: Place, stored: Any) -> Arrival:
         arrival = super()._arrival(place, stored)
-        if arrival.delivery.topic is not self.spec.repartition or arrival.source is None:
+        if arrival.delivery.topic.name != self.spec.repartition.name or arrival.source is None:
             return arrival
         name, number = place
         position = f"{name}.{number}.{stored.offset}"

@@ -81,7 +81,8 @@ def replay(seed: int, mutant: str | None) -> str:
 
 def story(result: Result, mutant: str | None = None, last: int = 60) -> str:
     """A failing run for people: what was violated, the last steps, and the command for all of them."""
-    steps = [f"{at / 1e6:12.6f}  {who:<16}  {what}" for at, who, what in result.trace[len(result.trace) - last if last < len(result.trace) else 0 :]]
+    shown = result.trace[max(0, len(result.trace) - last) :]
+    steps = [f"{at / 1e6:12.6f}  {who:<16}  {what}" for at, who, what in shown]
     wrong = [f"  {name}: {found[:3]}" for name, found in result.wrong.items()]
     raised = [result.raised] if result.raised else []
     return "\n".join([f"seed {result.seed}", *wrong, *raised, *steps, f"again: {replay(result.seed, mutant)}"])

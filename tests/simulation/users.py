@@ -95,11 +95,7 @@ class Users:
         envelope = {"event_id": f"c{self.log.clock.now}", "occurred_at": self.log.clock.now, "source": agent_id}
         command = AgentCommand.model_validate(envelope | {"kind": kind, "agent_id": agent_id} | fields)
         value = self.codecs.of(AGENT_COMMANDS.subject).encode(command)
-        if kind == "register":
-            # One that came by a detour, older than the end of the life before it, is seen from its first heartbeat on.
-            position = self._append(AGENT_COMMANDS, home(agent_id, PARTITIONS), agent_id.encode(), value)
-        else:
-            position = self._place(AGENT_COMMANDS, value, agent_id)
+        position = self._place(AGENT_COMMANDS, value, agent_id)
         self.commands.add(position)
         return position
 

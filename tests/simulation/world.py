@@ -27,12 +27,10 @@ INSTANCES = ("c1", "c2")
 BUGS = 71
 """Exit code of a process that found itself in the wrong."""
 
-PARTS = ("coordinator", "land", "user", "agent", "time")
-FAULTS = ("crash", "pause", "rebalance", "agent dies", "compact", "ghost", "long jump", "unregister")
 BUSY = {"coordinator": 40, "land": 30, "user": 4, "agent": 14, "time": 6}
 RARE = {
     "crash": 1.2, "pause": 1.2, "rebalance": 0.4, "agent dies": 0.4, "compact": 0.2, "ghost": 2, "long jump": 0.05,
-    "unregister": 0.1,
+    "unregister": 0.1, "doze": 1,
 }  # fmt: skip
 
 
@@ -66,10 +64,11 @@ class World:
         self.group = Group(PARTITIONS, self._spread)
         self.ghosts: list[Producer] = []
         self.users = Users(self.log, self.codecs, self.rng)
-        self.hosts = [host(agent_id, self.log, self.codecs, self.rng, self.users) for agent_id in AGENTS]
+        agents = AGENTS[: self.rng.choice([1, 2, 2])]
+        self.hosts = [host(agent_id, self.log, self.codecs, self.rng, self.users) for agent_id in agents]
         self.away: set[str] = set()
         self.seats = [Seat(name) for name in INSTANCES[: self.rng.choice([1, 2, 2])]]
-        self.limit = self.rng.randint(3, 12)
+        self.limit = self.rng.randint(3, 14)
         weights = BUSY | {name: weight * self.rng.choice([0, 1, 4]) for name, weight in RARE.items()}
         weights["land"] *= self.rng.choice([0.3, 1, 3])
         self._actions, self._weights = list(weights), list(weights.values())
@@ -96,7 +95,7 @@ class World:
             "coordinator": self.coordinator, "land": self.land, "user": self.user, "agent": self.agent,
             "time": self.time, "crash": self.crash, "pause": self.pause, "rebalance": self.rebalance,
             "agent dies": self.agent_dies, "compact": self.compact, "ghost": self.ghost,
-            "long jump": self.long_jump, "unregister": self.unregister,
+            "long jump": self.long_jump, "unregister": self.unregister, "doze": self.doze,
         }  # fmt: skip
         for action in self.rng.choices(self._actions, self._weights, k=actions):
             doing[action]()
@@ -203,6 +202,10 @@ class World:
         if not seats:
             return
         seat = self.rng.choice(seats)
+        if seat.instance not in self.away and self.rng.random() < 0.3:
+            self._until_it_writes(seat)
+            if seat.process is None:
+                return
         self.say(seat.instance, "is killed")
         self._died(seat)
         self.away.discard(seat.instance)
@@ -242,6 +245,10 @@ class World:
         seats = [seat for seat in self._awake() if seat.process is not None and not seat.process.asleep]
         if seats:
             seat = self.rng.choice(seats)
+            if self.rng.random() < 0.6:
+                self._until_it_writes(seat)
+                if seat.process is None:
+                    return
             self.away.add(seat.instance)
             assert seat.process is not None
             seat.process.asleep = True
@@ -249,6 +256,26 @@ class World:
             if self.rng.random() < 0.7:
                 self._pass(7 * SECOND)
                 self._expel(seat)
+
+    def _until_it_writes(self, seat: Seat) -> None:
+        """Go on, without a network, until a batch for a changelog is on its way: what is worth being late with."""
+        for _ in range(30):
+            process = seat.process
+            if process is None or any(each.topic.endswith("-changelog") for each in process.producer.queue):
+                return
+            self.step(seat, 1)
+
+    def doze(self) -> None:
+        """Every coordinator stands still for less than a session, while agents work and time passes."""
+        self.say("time", "the coordinators stand still")
+        for _ in range(self.rng.choice([6, 12, 18])):
+            self.agent()
+            for host in self.hosts:
+                if host.producer.queue and self.rng.random() < 0.7:
+                    self._land(host.agent_id, host.producer)
+            if self.rng.random() < 0.2:
+                self._pass(SECOND)
+        self._pass(2 * SECOND)
 
     def rebalance(self) -> None:
         self.say("group", "rebalances")
@@ -261,6 +288,9 @@ class World:
             self.away.discard(host.agent_id)
             self.say(host.agent_id, "comes back")
             return
+        for _ in range(self.rng.choice([0, 4, 8])):  # what it sends now is still on its way when it dies
+            if host.busy():
+                self.say(host.agent_id, host.step())
         self.say(host.agent_id, "is killed")
         if self.rng.random() < 0.5 and host.producer.queue:
             self.ghosts.append(host.producer)
@@ -281,12 +311,14 @@ class World:
         self.log.compact_all()
 
     def ghost(self) -> None:
-        """What a dead process had sent arrives, or never does."""
-        if self.ghosts:
-            producer = self.rng.choice(self.ghosts)
+        """What a dead process had sent, or one that sleeps, arrives late; or it never does."""
+        asleep = [seat.process.producer for seat in self.seats if seat.process and seat.instance in self.away]
+        late = [*self.ghosts, *(producer for producer in asleep if producer.queue)]
+        if late:
+            producer = self.rng.choice(late)
             if producer.queue and self.rng.random() < 0.8:
-                self._land("a dead process", producer)
-            else:
+                self._land("late", producer)
+            elif producer in self.ghosts:
                 self.ghosts.remove(producer)
 
     def long_jump(self) -> None:
