@@ -20,6 +20,7 @@ from actors import Actor
 from ops.bench.agents import MAX_IN_FLIGHT, RATE, nothing
 from ops.bench.ledger import Ledger, milliseconds, percentile
 from ops.bench.machine import machine, versions
+from ops.bench.measure import remove_topics
 from ops.bench.processes import Meter
 from ops.bench.traffic import SUBJECTS, Observer, Submitter, consuming, producing
 from ops.bench.work import Work
@@ -129,8 +130,17 @@ class Crowd:
 async def measure_crowd(plan: Plan, count: int, tasks: int, in_flight: int, idle_s: float, run: str) -> Crowd:
     """Start the system of a plan whose host has `count` agents, give each a task, then `tasks` more, then wait.
 
-    Raises OperatorError if a process ends meanwhile or outcomes stay away.
+    On a Kafka that is not embedded the topics are deleted afterwards. Raises OperatorError if a process ends meanwhile or
+    outcomes stay away.
     """
+    try:
+        return await _measured(plan, count, tasks, in_flight, idle_s, run)
+    finally:
+        if plan.broker is None:
+            await remove_topics(plan.settings)
+
+
+async def _measured(plan: Plan, count: int, tasks: int, in_flight: int, idle_s: float, run: str) -> Crowd:
     load = [round(each, 2) for each in os.getloadavg()]
     async with supervised(plan) as supervisor:
         entry = await supervisor.start()

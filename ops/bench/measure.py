@@ -91,7 +91,7 @@ async def measure(plan: Plan, options: Options, run: str, tell: Tell) -> Report:
             return await _measured(plan, entry, options, Work(run, options.payload_bytes), tell, load)
     finally:
         if plan.broker is None:
-            await _remove_topics(plan.settings)
+            await remove_topics(plan.settings)
 
 
 async def _measured(plan: Plan, entry: Entry, options: Options, work: Work, tell: Tell, load: list[float]) -> Report:
@@ -190,7 +190,7 @@ async def _beside(main: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, Non
         await asyncio.wait([whole, *tasks])
 
 
-async def _remove_topics(settings: Settings) -> None:
+async def remove_topics(settings: Settings) -> None:
     """Delete all topics of the run's prefix; another's Kafka is left as it was, the registered schemas aside."""
     async with admin(settings) as client:
         ours = [name for name in await client.list_topics() if name.startswith(settings.kafka.topic_prefix)]

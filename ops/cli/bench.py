@@ -21,6 +21,7 @@ from ops.bench.measure import Options, measure
 from ops.bench.pace import punctual_loop
 from ops.bench.pyspy import self_time
 from ops.bench.report import Report
+from ops.bench.state import FOREVER_MS, measure_state
 from ops.bench.summary import rows, summary
 from ops.bench.work import LEAST_PAYLOAD_BYTES
 from ops.broker.jars import JarCache, ensure_jars
@@ -156,6 +157,37 @@ def agents_verb(
         print_json(found.document())
     else:
         print_table(("", ""), found.rows(), title="agents")
+
+
+@app.command("state")
+def state_verb(
+    tasks: Tasks = 20_000,
+    payload_bytes: PayloadBytes = 1024,
+    jvm: Jvm = "dev",
+    stall_seconds: Stall = 30.0,
+    data: Data = None,
+    broker: Broker = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """What an open task takes of memory and disk, and how long a takeover lasts with all of them open.
+
+    The agents never end a task. The coordinator is killed in the end, and the time runs until one more is assigned.
+    """
+    quiet_libraries()
+    run = uuid.uuid4().hex[:8]
+    scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
+    with scratch as place:
+        agents = write_agents(Path(place).resolve(), FOREVER_MS, 0)
+        settings = settings_of(broker, Path(place), config, sets)
+        actors = settings.actors.model_copy(update={"drain_seconds": 0.0})  # nothing would come of waiting for them
+        plan = _plan(settings.model_copy(update={"actors": actors}), run, jvm, agents)
+        found = asyncio.run(measure_state(plan, tasks, payload_bytes, stall_seconds, run))
+    if as_json:
+        print_json(found.document())
+    else:
+        print_table(("", ""), found.rows(), title="state")
 
 
 def _run(title: str, options: Options, start: Start, runs: int, as_json: bool) -> None:
