@@ -202,3 +202,12 @@ async def test_an_agent_with_a_group_of_its_own_commits_there(tmp_path: Path) ->
             if stage.log.committed(group, f"m.agents.{agent}.inbox", 0) == (1, "")
         ]
         assert commits == [("m.agents.alone", "alone"), ("m.actors.main", "napper")]
+
+
+async def test_a_slow_handlers_offset_is_committed_after_its_report(tmp_path: Path) -> None:
+    async with MemoryStage.open(tmp_path) as stage, stage.host(Actor("napper", nap, heartbeat_interval_seconds=3600)):
+        await stage.assign("napper", "t", {"seconds": 10})
+        await asyncio.sleep(10.3)
+        assert (outcomes(stage.decoded(TASK_REPORTS)), await stage.committed("napper")) == ({"t": "completed"}, (0, ""))
+        await asyncio.sleep(0.3)
+        assert await stage.committed("napper") == (1, "")
