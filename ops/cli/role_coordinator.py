@@ -10,6 +10,7 @@ import typer
 from ops.cli.errors import report
 from ops.cli.lifeline import Lifeline, ReadyFile, end_with_supervisor
 from ops.cli.options import Broker, Config, Data, Sets, settings_of
+from ops.cli.roles import with_instance
 from ops.logs import configure_logging
 from ops.roles.coordinator import run_coordinator
 from schemas.errors import OperatorError
@@ -32,7 +33,8 @@ def coordinator(
 ) -> None:
     """Run the processors. Several may run; they share the partitions."""
     named = [] if instance is None else [f"coordinator.instance={instance}"]
-    settings = settings_of(broker, data, config, [*(sets or ()), *named])
+    # Without a name, that of the machine: replicas in containers must not all be called the same.
+    settings = with_instance(settings_of(broker, data, config, [*(sets or ()), *named]), embedded=False)
     configure_logging(settings.monitoring.log_level)
     if lifeline:
         end_with_supervisor(settings.coordinator.stop_seconds)

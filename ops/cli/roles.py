@@ -70,7 +70,9 @@ def children(
         limit_s = settings.coordinator.stop_seconds + _MARGIN_S
         for number in range(1, settings.coordinator.replicas + 1):
             role = "coordinator" if number == 1 else f"coordinator:{number}"
-            found.append(_child(role, ("coordinator",), _replica(settings, number), environ, limit_s))
+            own = _replica(settings, number)
+            named = ("coordinator", "--instance", own.coordinator.instance)
+            found.append(_child(role, named, own, environ, limit_s))
     if "actors" in wanted:
         found.append(_host("actors", settings.actors.host, (), settings, environ))
     for file in agent_files:

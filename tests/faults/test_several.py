@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ async def test_two_of_one_name_say_so(broker: str, tmp_path: Path, endured: Endu
     async with run("two of one name", broker, tmp_path, seed=83) as made:
         system, first, second = made.system, made.system.coordinator, made.system.second
         made.may_exit = {str(EXIT_OPERATOR), str(EXIT_FENCED)}  # who writes before the group tells it finds the fence
-        second.spec.environ["TROUPE_COORDINATOR__INSTANCE"] = made.settings.coordinator.instance
+        command = [part.replace("coordinator-2", made.settings.coordinator.instance) for part in second.spec.command]
+        second.spec = replace(second.spec, command=tuple(command))
         await system.ready()
         load = asyncio.create_task(made.submitter.feed(200, 20))
         system.resume(second)

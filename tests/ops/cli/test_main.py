@@ -133,5 +133,6 @@ def test_each_coordinator_of_several_has_a_name_a_log_and_a_ready_file_of_its_ow
     settings = Settings(data_dir=tmp_path, coordinator=Coordinator(instance="here", replicas=3))
     found = children(settings, {}, ("coordinator",), ())
     assert [each.role for each in found] == ["coordinator", "coordinator:2", "coordinator:3"]
-    assert [each.environ["TROUPE_COORDINATOR__INSTANCE"] for each in found] == ["here", "here.2", "here.3"]
+    names = [each.command[each.command.index("--instance") + 1] for each in found]
+    assert names == ["here", "here.2", "here.3"]
     assert len({each.log_file for each in found}) == len({each.ready_file for each in found}) == 3
