@@ -7,8 +7,6 @@ import sys
 import time
 from collections import Counter
 
-import structlog
-
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.runs import many, run, story
 
@@ -21,7 +19,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--without", choices=sorted(MUTANTS), default=None, help="the rule to switch off")
     parser.add_argument("--until-found", action="store_true", help="stop at the first violation")
     options = parser.parse_args(arguments)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     if not options.runs:
         result = run(options.seed, options.without)
         print(story(result, options.without, last=1_000_000))

@@ -6,6 +6,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -31,6 +32,18 @@ class Result:
     raised: str = ""
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Deaths are asked for here, so nobody need hear of them."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@silence()
 def run(seed: int, mutant: str | None = None, actions: int = ACTIONS) -> Result:
     """One run, judged."""
     made = MUTANTS[mutant] if mutant else Mutant()
@@ -53,7 +66,6 @@ def run(seed: int, mutant: str | None = None, actions: int = ACTIONS) -> Result:
 
 
 def _some(seeds: list[int], mutant: str | None) -> list[Result]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # deaths are asked for here
     results = [run(seed, mutant) for seed in seeds]
     for result in results:
         if not result.wrong:
