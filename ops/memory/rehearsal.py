@@ -24,7 +24,7 @@ from actors.api import Actor
 from actors.runtime.memory import MemoryHost
 from ops.client import NoOutcome, TaskFailed
 from ops.memory.client import MemoryClient
-from ops.memory.clock import VirtualClock
+from ops.memory.clock import DAWN, VirtualClock
 from ops.memory.installation import create_topics, memory_codecs
 from ops.memory.log import MemoryLog
 from ops.memory.logs import plain_logs
@@ -51,7 +51,8 @@ class Rehearsal:
 
     settings: of the installation; its data directory is always a fresh one, which is removed at the end. patience_seconds:
     real seconds for which the clock stands still while threads, programs or sockets work. longest_seconds: virtual time
-    after which a test that goes on and on is ended.
+    after which a test that goes on and on is ended. start: microseconds since 1970 at which the clock begins; `time.time()`
+    stays real in handlers, so one that compares it with `ctx.deadline_at` needs `start=time.time_ns() // 1000`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Rehearsal:
         settings: Settings | None = None,
         patience_seconds: float = 5.0,
         longest_seconds: float = 7 * 24 * HOUR_S,
+        start: int = DAWN,
     ) -> None:
         self._actors, self._patience, self._longest = list(actors), patience_seconds, longest_seconds
         self._given = settings or Settings(kafka=Kafka(partitions=PARTITIONS))
@@ -73,7 +75,7 @@ class Rehearsal:
         self._failed: Exception | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._cancelled = False  # whether we cancelled the owner, who waits for what will never come
-        self.clock = VirtualClock()
+        self.clock = VirtualClock(start)
         self.log = MemoryLog(self.clock)
 
     async def __aenter__(self) -> Self:
@@ -81,7 +83,7 @@ class Rehearsal:
         if self._owner is not None:
             raise RuntimeError("a rehearsal is held once; make another Rehearsal")
         self._owner, self._began = asyncio.current_task(), self.clock.now
-        place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="troupe-rehearsal-"))
+        place = self._stack.enter_context(_folder())
         try:
             self.settings = self._given.model_copy(update={"data_dir": Path(place)})
             self.codecs = memory_codecs(self.settings)
@@ -102,6 +104,7 @@ class Rehearsal:
     ) -> None:
         """Handlers that still run are ended. Raises what broke the system itself, or Stuck where nothing could go on."""
         self._open = False
+        self._give_up(RuntimeError("the rehearsal is over, and with it whatever was waited for"))
         try:
             await self.crash_actors()
             self.crash_coordinator()
@@ -308,15 +311,24 @@ class Rehearsal:
     def _fail(self, error: Exception) -> None:
         """Tell whoever waits for a task; else end the block, which waits for something else."""
         self._failed = error
+        if not self._give_up(error) and self._owner is not None:
+            self._cancelled = True
+            self._owner.cancel()
+
+    def _give_up(self, error: Exception) -> bool:
+        """Tell all who wait; whether there were any."""
         waiters = [each for each in self.client.waiters if not each.told.done()]
         for waiter in waiters:
             waiter.told.set_exception(error)
-        if not waiters and self._owner is not None:
-            self._cancelled = True
-            self._owner.cancel()
+        return bool(waiters)
 
     def _check(self) -> None:
         if not self._open:
             raise RuntimeError("the rehearsal is not open; use it inside of `async with Rehearsal(...) as troupe:`")
         if self._failed is not None:
             raise self._failed
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """A data directory; a thread that was left behind may still write there when it is removed."""
+    return tempfile.TemporaryDirectory(prefix="troupe-rehearsal-", ignore_cleanup_errors=True)

@@ -235,6 +235,24 @@ async def test_time_is_real_again_afterwards() -> None:
     assert loop.time() - before >= 0.05
 
 
+async def test_a_clock_may_begin_when_the_test_does() -> None:
+    async def hurry(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        return {"left": round(ctx.deadline_at / 1e6 - time.time())}
+
+    async with Rehearsal([Actor("hurry", hurry, capabilities=["hurry"])], start=time.time_ns() // 1000) as troupe:
+        left = (await troupe.result(await troupe.submit("hurry", timeout_seconds=600)))["left"]
+        assert 500 < left <= 600
+
+
+async def test_who_still_waits_at_the_end_is_told() -> None:
+    async with Rehearsal([napper()]) as troupe:
+        task = await troupe.submit("nap", {"seconds": 1000})
+        waiting = asyncio.create_task(troupe.wait(task))
+        await troupe.advance(1)
+    with pytest.raises(RuntimeError, match="the rehearsal is over"):
+        await waiting
+
+
 async def test_one_rehearsal_at_a_time() -> None:
     async with Rehearsal([napper()]):
         with pytest.raises(OperatorError, match="virtual time already"):
