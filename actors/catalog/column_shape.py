@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from actors.catalog.datasets import DataRef, micros, read_records, shown
 from actors.catalog.shapes import Choice, Either, Null, Number, Record, Shape, Text, Truth, word_of
@@ -34,8 +34,8 @@ class Column(BaseModel):
     name: str = Field(min_length=1)
     type: Kind = "str"
     nullable: bool = False
-    min: float | None = None
-    max: float | None = None
+    min: int | FiniteFloat | None = None
+    max: int | FiniteFloat | None = None
     min_length: int = Field(default=0, ge=0, le=100_000)
     max_length: int | None = Field(default=None, ge=0)
     values: list[str | int | float | bool] | None = Field(default=None, min_length=1)

@@ -107,6 +107,13 @@ class TestResult(BaseModel):
 
 def generate(request: TestInput, ctx: Context, ask: Ask | None = None) -> TestResult:
     """Make the cases and run them; `ask` has the target do its tasks. Raises InvalidInput for what the caller must change."""
+    try:
+        return _generate(request, ctx, ask)
+    except RecursionError:
+        raise InvalidInput("The schema is nested too deeply") from None
+
+
+def _generate(request: TestInput, ctx: Context, ask: Ask | None) -> TestResult:
     notes: list[str] = []
     _check(request, ask)
     schema = _schema(request, ctx, notes)

@@ -193,7 +193,7 @@ def _number(schema: dict[str, Any], where: str, *, whole: bool) -> Number:
 
 def _real(schema: dict[str, Any], word: str, where: str) -> float | None:
     value = schema.get(word)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e300):
         raise InvalidInput(f"{where}/{word} of the schema is {shown(value)} and not a number within ±1e300")
     return value
 

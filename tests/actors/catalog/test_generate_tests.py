@@ -58,6 +58,11 @@ COLUMNS: list[dict[str, Any]] = [
 ]
 
 
+DEEP: Any = {}
+for _ in range(3_000):
+    DEEP = {"properties": {"a": DEEP}}
+
+
 def run(ctx: Context, schema: Any, **more: Any) -> TestResult:
     return generate(TestInput.model_validate({"schema": schema, **more}), ctx)
 
@@ -206,6 +211,16 @@ def test_data_sets_that_teach_nothing(ctx: Context, records: list[dict[str, Any]
         generate(TestInput(data_ref=ref), ctx)
 
 
+def test_spans_of_large_numbers_are_exact(ctx: Context) -> None:
+    with DatasetWriter(ctx.data_dir, "source") as dataset:
+        for number in (2**62 + 1, 2**62 + 3):
+            dataset.add({"n": number})
+        ref = dataset.commit()
+    result = generate(TestInput(data_ref=ref, test_count=20), ctx)
+    rows = {case.property: case.row["n"] for case in result.cases if case.kind == "boundary"}
+    assert (rows, result.failed) == ({"n: least": 2**62 + 1, "n: greatest": 2**62 + 3}, 0)
+
+
 def test_a_data_set_that_changed_is_refused(ctx: Context) -> None:
     with DatasetWriter(ctx.data_dir, "source") as dataset:
         dataset.add({"a": 1})
@@ -263,6 +278,9 @@ def test_a_large_result_lists_what_fits(ctx: Context) -> None:
         ({"schema": [{"name": "a", "type": "money"}]}, "wrong at 0.type"),
         ({"schema": {"columns": {}}}, "has 1 to 2000 columns"),
         ({"schema": {"type": "string"}}, "must be of an object"),
+        ({"schema": DEEP}, "nested too deeply"),
+        ({"schema": [{"name": "a", "type": "int", "min": float("inf")}]}, "finite number"),
+        ({"schema": {"properties": {"a": {"type": "number", "maximum": float("nan")}}}}, "not a number within"),
         (
             {"schema": {"type": "record", "fields": [{"name": "a", "type": "no"}], "name": "R"}},
             "Avro schema cannot be read",
