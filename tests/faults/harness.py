@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -111,6 +112,12 @@ class Run:
         odd = {name: n for name, n in self.system.exits().items() if name.split(":")[1] not in wanted}
         assert not odd, f"{self.name}: ends that nobody asked for {odd}; {self.settings.data_dir}"
         return report
+
+
+def lonely_port() -> int:
+    """A free port that no other broker of this machine tries while ours is away."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
 
 
 def settings_for(broker: str, data: Path, prefix: str, partitions: int = 2, **coordinator: object) -> Settings:

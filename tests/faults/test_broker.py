@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ops.broker.local import BrokerOptions, LocalKafka
-from tests.faults.harness import run
+from tests.faults.harness import lonely_port, run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.long, pytest.ma
 async def test_a_broker_killed_and_started_again(
     tmp_path: Path, endured: Callable[[dict], None], kills: int, away_seconds: float
 ) -> None:
-    kafka = LocalKafka(BrokerOptions(directory=tmp_path / "kafka"))
+    kafka = LocalKafka(BrokerOptions(directory=tmp_path / "kafka", port=lonely_port()))
     started = await kafka.start()
     again = LocalKafka(BrokerOptions(directory=tmp_path / "kafka", port=started.port))
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ops.broker.local import BrokerOptions, LocalKafka
-from tests.faults.harness import Run, run
+from tests.faults.harness import Run, lonely_port, run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -41,7 +41,7 @@ async def test_twenty_kills_of_a_role(broker: str, tmp_path: Path, endured: Endu
 
 
 async def test_kills_of_the_broker(tmp_path: Path, endured: Endured) -> None:
-    kafka = LocalKafka(BrokerOptions(directory=tmp_path / "kafka"))
+    kafka = LocalKafka(BrokerOptions(directory=tmp_path / "kafka", port=lonely_port()))
     started = await kafka.start()
     again = LocalKafka(BrokerOptions(directory=tmp_path / "kafka", port=started.port))
     back: list[float] = []
