@@ -30,6 +30,7 @@ LIKE_CHARS_MAX = 200
 BUSY_SECONDS = 5.0
 _STEPS_PER_LOOK = 20_000  # of SQLite's machine, between two looks at the clock; some milliseconds
 
+_ENCODER = json.JSONEncoder(default=bytes.hex)
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _NO_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
 
@@ -106,7 +107,7 @@ class SqliteRows:
                 rowid = None
                 if self._selection.has_rowid:
                     rowid, *values = values
-                self._digest.update(json.dumps(values, default=bytes.hex).encode() + b"\n")
+                self._digest.update(_ENCODER.encode(values).encode() + b"\n")
                 yield self._row(values, rowid)
 
     @property
