@@ -13,8 +13,10 @@ import zlib
 
 from actors import Actor, Context
 from schemas.policies import RetryPolicy
+from tests.actors.killable import nap, rogue
 
 RAISES_BELOW = 17
+ONCE_MORE = RetryPolicy(max_retries=1, retry_delay=0.1)
 POLICY = RetryPolicy(max_retries=2, retry_delay=0.2, max_delay=0.5)
 
 
@@ -48,6 +50,10 @@ def agents() -> list[Actor]:
     work = handler(os.environ["FAULTS_LEDGER"], float(given("FAULTS_WORK_SECONDS", "0")), int(given("FAULTS_HANGS", "2")))
     timeout = int(given("FAULTS_TIMEOUT_SECONDS", "2"))
     return [
-        Actor(name, work, capabilities=["work"], max_in_flight=40, timeout_seconds=timeout, retry=POLICY)
-        for name in ("first", "second")
+        Actor("rogue", rogue, max_in_flight=2, timeout_seconds=3, retry=ONCE_MORE),
+        Actor("witness", nap, max_in_flight=10, heartbeat_interval_seconds=1),
+        *(
+            Actor(name, work, capabilities=["work"], max_in_flight=40, timeout_seconds=timeout, retry=POLICY)
+            for name in ("first", "second")
+        ),
     ]
