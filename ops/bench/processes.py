@@ -55,12 +55,18 @@ class Meter:
 
     def sample(self) -> None:
         """Look at the resident sizes once. Raises OperatorError if a process has ended."""
+        for role, size in self.resident().items():
+            self._peak[role] = max(size, self._peak.get(role, 0))
+
+    def resident(self) -> dict[str, int]:
+        """Resident bytes of each role now. Raises OperatorError if a process has ended."""
+        found: dict[str, int] = {}
         for role, processes in self._processes.items():
             try:
-                size = sum(process.memory_info().rss for process in processes)
+                found[role] = sum(process.memory_info().rss for process in processes)
             except psutil.Error as gone:
                 raise _ended(role) from gone
-            self._peak[role] = max(size, self._peak.get(role, 0))
+        return found
 
     def peak_mb(self) -> dict[str, float | None]:
         """MiB of each role at its largest, None for a role that runs elsewhere."""
