@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ops.changelogs import read_changelog
-from streams.runtime.exits import EXIT_FENCED
+from streams.runtime.exits import EXIT_FENCED, EXIT_KAFKA
 from tests.faults.harness import CLAIMS, POINTS, Run, run
 from topology import troupe
 
@@ -42,7 +42,7 @@ async def test_a_zombie_is_fenced(
     rng = random.Random(seed)
     async with run("zombies", broker, tmp_path, seed=seed) as made:
         system, first, second = made.system, made.system.coordinator, made.system.second
-        made.may_exit = {str(EXIT_FENCED)}
+        made.may_exit = {str(EXIT_FENCED), str(EXIT_KAFKA)}  # a starved machine's Kafka may not answer in time
         await system.ready()
         for point in points:
             before = await _strays(made)
