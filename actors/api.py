@@ -31,12 +31,16 @@ class Log(Protocol):
     def error(self, event: str, **fields: Any) -> Any: ...
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Context:
     """What a handler may know and do besides its input.
 
-    task_id, attempt, epoch: which attempt this is; an outside effect takes `task_id` as its idempotency key, never the
-    attempt. deadline_at: microseconds; after it the result is not waited for. data_dir, sources_root: folders for
+    task_id, attempt, epoch: which attempt this is; an outside effect takes `key` for its receiver to know a repetition
+    by. deadline_at: microseconds; after it the result is not waited for. data_dir, sources_root: folders for
     datasets and file sources. send_progress: what `report` calls; safe from a handler's thread too.
     """
 
@@ -54,6 +58,23 @@ class Context:
     description: str = ""
     context: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    is_withdrawn: Callable[[], bool] = _never
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt was withdrawn, so that its result will not count. A plain handler, which nothing can
+        interrupt, asks this now and then and returns.
+        """
+        return self.is_withdrawn()
+
+    def key(self, effect: str = "") -> str:
+        """The idempotency key of an outside effect: the same at every attempt. `effect` names one of several.
+
+        Raises ValueError for a name with a slash in it.
+        """
+        if "/" in effect:
+            raise ValueError(f"effect: '{effect}' may not contain '/'")
+        return f"{self.task_id}/{effect}" if effect else self.task_id
 
     async def report(self, progress: float, note: str = "") -> None:
         """Say how far the work is, 0 to 1; sent at most once a second."""

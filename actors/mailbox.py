@@ -79,6 +79,10 @@ class Work:
     def identity(self) -> Identity:
         return self.task.task_id, self.task.epoch
 
+    def withdrawn(self) -> bool:
+        """Whether nothing will be reported of it; may be asked from another thread."""
+        return self.stage is Stage.DROPPED
+
 
 @dataclass(slots=True, eq=False)
 class Mailbox:

@@ -168,8 +168,8 @@ class Runner:
         lane.add_done_callback(self._lane_ended)
 
     async def quiet(self) -> None:
-        """Return when no handler runs, those aside that ignore their cancellation."""
-        while waited := [lane for lane, work in self._lanes.items() if work not in self._deaf]:
+        """Return when no handler runs whose result counts; one that was cancelled may still be there."""
+        while waited := [lane for lane, work in self._lanes.items() if work is None or not work.withdrawn()]:
             await asyncio.wait(waited)
 
     def _lane_ended(self, lane: asyncio.Task[None]) -> None:
@@ -286,7 +286,7 @@ class Runner:
         return Context(
             task.task_id, task.attempt, task.epoch, task.deadline_at, task.last_attempt, TaskLog(self._log, work),
             limits.data_dir, limits.sources_root, send_progress, task.pattern, task.type, task.description,
-            _mapping(task.context), _mapping(task.metadata),
+            _mapping(task.context), _mapping(task.metadata), work.withdrawn,
         )  # fmt: skip
 
     def _progress(self, work: Work, fraction: float, note: str) -> None:

@@ -192,7 +192,7 @@ class _Host:
                 await self.runner.quiet()
         except TimeoutError:
             late = True
-            await self.runner.abandon()
+        await self.runner.abandon()
         flushed = asyncio.create_task(self._outbox.flushed())
         await asyncio.wait([flushed, sending], return_when=asyncio.FIRST_COMPLETED)  # sending has its limit
         await _cancelled([flushed])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from pydantic import BaseModel, ConfigDict
 
 from actors.api import Actor, Context
@@ -194,3 +196,17 @@ def test_failures(error: BaseException, code: str, retryable: bool, message: str
     told = failure(error, "a", 2)
     assert (told.code, told.retryable, told.message) == (code, retryable, message)
     assert (told.agent_id, told.attempt) == ("a", 2)
+
+
+def test_the_key_of_an_effect_is_the_same_at_every_attempt() -> None:
+    first, second = context(attempt=1), context(attempt=2)
+    assert first.key() == second.key() == "t"
+    assert first.key("mail") == second.key("mail") == "t/mail"
+    with pytest.raises(ValueError, match="may not contain '/'"):
+        first.key("a/b")
+    assert not first.cancelled
+
+
+def context(attempt: int) -> Context:
+    place = Path("data")
+    return Context("t", attempt, attempt, 0, False, structlog.get_logger(), place, place, lambda fraction, note: None)

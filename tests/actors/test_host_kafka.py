@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from actors.api import Actor, Context
 from actors.runtime.kafka import DrainTimeout
 from schemas.errors import InvalidInput, Overloaded
 from schemas.inbox import InboxKind, InboxRecord
-from schemas.topics import inbox_name
+from schemas.topics import TASK_REPORTS, inbox_name
 from tests.actors.stage import Stage, assignment, micros, outcomes
 
 pytestmark = pytest.mark.kafka
@@ -182,10 +183,13 @@ async def test_a_cancel_ends_the_handler_and_what_waits_never_starts(broker: str
 
 async def test_the_result_of_a_cancelled_thread_is_dropped(broker: str, tmp_path: Path) -> None:
     begun, gate = threading.Event(), threading.Event()
+    seen_by: dict[str, list[bool]] = defaultdict(list)
 
     def block(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        seen_by[ctx.task_id].append(ctx.cancelled)
         begun.set()
         gate.wait(20)
+        seen_by[ctx.task_id].append(ctx.cancelled)
         return {}
 
     async with Stage.open(broker, tmp_path) as stage, stage.host(Actor("slow", block, max_in_flight=1)):
@@ -198,6 +202,7 @@ async def test_the_result_of_a_cancelled_thread_is_dropped(broker: str, tmp_path
         reports = await stage.reports(lambda seen: "b" in outcomes(seen))
         await stage.committed_to("slow", 3)
         assert outcomes(reports) == {"b": "completed"}
+        assert seen_by == {"a": [False, True], "b": [False, False]}
 
 
 async def test_nothing_starts_past_its_deadline(broker: str, tmp_path: Path) -> None:
@@ -316,3 +321,48 @@ async def test_a_full_agent_does_not_hold_back_another(broker: str, tmp_path: Pa
         await stage.reports(lambda seen: len(outcomes(seen)) == 205)
         await stage.committed_to("full", 200)
         assert diary.begun == [f"f{n:03}/1" for n in range(200)]
+
+
+async def test_a_handler_that_goes_on_after_its_cancel_knows_it_and_reports_nothing(broker: str, tmp_path: Path) -> None:
+    known: list[bool] = []
+
+    async def stubborn(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        try:
+            await asyncio.sleep(payload.get("seconds", 0))
+        except asyncio.CancelledError:
+            known.append(ctx.cancelled)
+        await asyncio.sleep(0.2)
+        await ctx.report(0.9, "still there")
+        return {"epoch": ctx.epoch}
+
+    async with Stage.open(broker, tmp_path) as stage, stage.host(Actor("slow", stubborn, max_in_flight=1)):
+        await stage.assign("slow", "a", {"seconds": 60})
+        await stage.reports(len)  # it runs
+        await stage.cancel("slow", "a")
+        await stage.assign("slow", "a", epoch=2)  # it must wait for the first to end
+        await stage.reports(lambda seen: outcomes(seen) == {"a": "completed"})
+        await stage.committed_to("slow", 3)
+        reports = await stage.quiet(TASK_REPORTS, 0.3)
+        assert [(each.kind, each.epoch) for each in reports if each.epoch == 1] == [("started", 1)]
+        assert [each.result for each in reports if each.result] == ['{"epoch":2}']
+        assert known == [True]
+
+
+async def test_a_stop_does_not_wait_for_what_was_cancelled(broker: str, tmp_path: Path) -> None:
+    async def deaf(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        for _ in range(100):
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+        return {}
+
+    async with Stage.open(broker, tmp_path, actors__drain_seconds=20) as stage:
+        async with stage.host(Actor("deaf", deaf)):
+            await stage.assign("deaf", "a")
+            await stage.reports(len)
+            await stage.cancel("deaf", "a")
+            await asyncio.sleep(0.3)
+            began = time.monotonic()
+        assert time.monotonic() - began < 4
+        assert outcomes(await stage.quiet(TASK_REPORTS, 0.3)) == {}

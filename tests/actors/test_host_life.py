@@ -120,6 +120,20 @@ async def test_another_definition_replaces_the_old_one(broker: str, tmp_path: Pa
         await asyncio.wait_for(running, 20)
 
 
+async def test_an_id_that_differs_in_case_only_is_refused(broker: str, tmp_path: Path) -> None:
+    async with Stage.open(broker, tmp_path) as stage:
+        await stage.enrol(Actor("Adder", add))
+        with pytest.raises(OperatorError, match="'adder' differs from agent 'Adder' in case only"):
+            await run_host(stage.settings, [Actor("adder", add)], stage.codecs, lambda: None, asyncio.Event())
+        assert await stage.quiet(AGENT_COMMANDS, 0.3) == []
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "a/b", "a~b", "ä", "x" * 65])
+def test_an_id_that_is_no_topic_name_is_refused_when_the_actor_is_made(name: str) -> None:
+    with pytest.raises(ValueError, match="agent_id"):
+        Actor(name, add)
+
+
 async def test_without_a_coordinator_the_error_says_so(broker: str, tmp_path: Path) -> None:
     async with Stage.open(broker, tmp_path, coordinator__ready_seconds=2) as stage:
         with pytest.raises(OperatorError, match="did not register adder within 2 s") as raised:

@@ -95,7 +95,7 @@ async def test_a_killed_host_is_back_and_its_task_is_done_again(
 
 async def _running(client: Client, task_id: str) -> None:
     async with asyncio.timeout(20):
-        while (status := await client.status(task_id)) is None or status.status is not TaskState.RUNNING:
+        while (status := await client.status(task_id)) is None or status.status is not TaskState.RUNNING:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
