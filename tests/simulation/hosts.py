@@ -49,6 +49,8 @@ class Host:
         self.definition = definition_of(agent_id, rng.choice([1, 1, 1, 2, 4]))
         self.registered = self.tame = False
         self.born = 0
+        self.settled: set[tuple[str, int]] = set()
+        """Assignments, by task and epoch, whose offset is committed because of a report."""
         self.begin()
 
     def begin(self) -> None:
@@ -56,6 +58,7 @@ class Host:
         self.producer = Producer(self.log, at_once=False)
         self.works: list[Work] = []
         self.done: set[int] = set()
+        self.reported: dict[int, tuple[str, int]] = {}
         self.beat_at = 0
         committed = self.log.committed(self.group, self.topic, 0) if self.topic in self.log.topics() else None
         self.position = self.committed = committed[0] if committed else 0
@@ -152,6 +155,7 @@ class Host:
             acked = all(sending.offset is not None for sending in work.sendings)
             if work.sendings and (acked or self.commits_before_acks):
                 self._drop(work)
+                self.reported[work.offset] = work.task_id, work.epoch
         at = self.committed
         while at in self.done:
             at += 1
@@ -164,4 +168,5 @@ class Host:
         self.done -= set(range(self.committed, at))
         self.committed = at
         self.log.commit(self.group, self.topic, 0, at)
+        self.settled |= {place for offset, place in self.reported.items() if offset < at}
         return f"commits {at}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.inbox import InboxKind
 from schemas.partitioning import home
-from schemas.tasks import TaskEventKind
-from schemas.topics import AGENT_HEALTH, AGENT_REGISTRY, Topic, inbox_name
+from schemas.tasks import ReportKind, TaskEventKind
+from schemas.topics import AGENT_HEALTH, AGENT_REGISTRY, Topic
 from streams.processor import REMOVED_AT, ProcessorSpec
 from tests.faults.checker import Checker, Found, Report
 from tests.simulation.installation import AGENTS, PARTITIONS, settings_of
@@ -127,20 +126,12 @@ class Judge(Checker):
         self.reports = everything
 
     def _unheard(self) -> None:
-        """An assignment whose offset is committed was reported, or taken away."""
-        told = {(each.record.task_id, each.record.epoch) for each in self.reports if each.record is not None}
-        for agent_id in AGENTS:
-            name = f"{self._prefix}{inbox_name(agent_id)}"
-            committed = self._world.log.committed(f"{self._prefix}actors.{agent_id}", name, 0)
-            inbox = [each for each in self.inboxes if each.topic == name]
-            cancelled = {(e.record.task_id, e.record.epoch) for e in inbox if e.record.kind is InboxKind.CANCEL}
-            for each in inbox:
-                task = each.record.task
-                if task is None or committed is None or each.offset >= committed[0]:
-                    continue
-                place = task.task_id, task.epoch
-                if place not in told and place not in cancelled:
-                    self._bad["an assignment is committed and its report is not in the log"].append(f"{place}")
+        """An agent that commits an assignment for having reported it has its report in the log."""
+        ends = (ReportKind.COMPLETED, ReportKind.FAILED)
+        told = {(e.record.task_id, e.record.epoch) for e in self.reports if e.record.kind in ends}
+        for host in self._world.hosts:
+            missing = sorted(host.settled - told)
+            self._bad["an assignment is committed and its report is not in the log"] += map(str, missing)
 
     def _commits(self) -> None:
         """Nothing is left to read."""

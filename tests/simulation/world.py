@@ -30,7 +30,7 @@ BUGS = 71
 BUSY = {"coordinator": 40, "land": 30, "user": 4, "agent": 14, "time": 6}
 RARE = {
     "crash": 1.2, "pause": 1.2, "rebalance": 0.4, "agent dies": 0.4, "compact": 0.2, "ghost": 2, "long jump": 0.05,
-    "unregister": 0.1, "doze": 1,
+    "unregister": 0.1, "doze": 1, "slow": 1,
 }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ class World:
             "coordinator": self.coordinator, "land": self.land, "user": self.user, "agent": self.agent,
             "time": self.time, "crash": self.crash, "pause": self.pause, "rebalance": self.rebalance,
             "agent dies": self.agent_dies, "compact": self.compact, "ghost": self.ghost,
-            "long jump": self.long_jump, "unregister": self.unregister, "doze": self.doze,
+            "long jump": self.long_jump, "unregister": self.unregister, "doze": self.doze, "slow": self.slow,
         }  # fmt: skip
         for action in self.rng.choices(self._actions, self._weights, k=actions):
             doing[action]()
@@ -277,6 +277,21 @@ class World:
                 self._pass(SECOND)
         self._pass(2 * SECOND)
 
+    def slow(self) -> None:
+        """Of some input nothing comes for a while, or it comes again."""
+        seats = self._awake()
+        if not seats:
+            return
+        process = self.rng.choice(seats).process
+        assert process is not None
+        runner = self.rng.choice(process.runners)
+        if runner.slow:
+            self.say(process.instance, f"{runner.spec.name} hears again of {sorted(runner.slow)}")
+            runner.slow.clear()
+        else:
+            runner.slow.add(self.rng.choice(list(runner.topics)))
+            self.say(process.instance, f"{runner.spec.name} hears nothing of {sorted(runner.slow)}")
+
     def rebalance(self) -> None:
         self.say("group", "rebalances")
         self.group.rebalance()
@@ -376,6 +391,8 @@ class World:
                     moved = True
                 assert seat.process is not None
                 seat.process.asleep = False
+                for runner in seat.process.runners:
+                    runner.slow.clear()
                 if self.step(seat, 20):
                     moved = True
             for host in self.hosts:
