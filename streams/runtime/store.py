@@ -37,6 +37,9 @@ WRITTEN_KEY = b"\x00written"
 FRESH_SECONDS = 12 * 3600.0
 """Age above which a copy is not read on: a broker may forget tombstones a day after they were written."""
 
+_TABLE_END = bytes.fromhex("f7cff485b741e288")
+"""The last bytes of every table file of the database."""
+
 REBUILT = "it is rebuilt from the changelog; nothing is lost"
 _NOT_ITS_FAULT = ("no space left", "permission denied", "read-only file system", "too many open files", "/lock:", "\\lock:")
 
@@ -123,6 +126,31 @@ def is_damage(error: BaseException) -> bool:
     return text.startswith("Corruption") or (text.startswith("IO error") and "No such file" in text)
 
 
+def _flaw(path: Path) -> str | None:
+    """Why the files of a database are not what it wrote, None if nothing speaks against them. Nothing is changed.
+
+    A list of files that lost its end opens well, with older tables and the newest offset. What gives it away are whole
+    tables that are younger than any that it names; a crash leaves such files without their end, or older ones.
+    """
+    tables = {file.name: file for file in path.glob("*.sst")}
+    try:
+        database = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True), access_type=rocksdict.AccessType.read_only())
+    except Exception as error:  # the database knows no other kind
+        its_fault = not any(words in str(error).lower() for words in _NOT_ITS_FAULT)
+        return f"it cannot be opened: {error}" if its_fault else None
+    listed = {Path(file["name"]).name for file in database.live_files()}
+    database.close()
+    youngest = max(listed, default="")  # names are numbers of one width
+    lost = sorted(name for name, file in tables.items() if name > youngest and _is_whole(file))
+    return f"it has lost track of {', '.join(lost)}" if lost else None
+
+
+def _is_whole(table: Path) -> bool:
+    with table.open("rb") as file:
+        file.seek(-min(len(_TABLE_END), table.stat().st_size), os.SEEK_END)
+        return file.read() == _TABLE_END
+
+
 class ChangelogStore(RocksStore):  # type: ignore[misc]
     """Faust's rocksdb store with recovery in whole batches."""
 
@@ -154,21 +182,9 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
 
     def _open_for_partition(self, partition: int) -> Any:
         path = self.partition_path(partition)
-        tables = {file.name for file in path.glob("*.sst")}
-        try:
-            database = super()._open_for_partition(partition)
-        except Exception as error:  # the database knows no other kind
-            if any(words in str(error).lower() for words in _NOT_ITS_FAULT):
-                raise
-            self._discard(partition, f"it cannot be opened: {error}")
-            return super()._open_for_partition(partition)
-        # A list of files that lost its end opens well, with older tables and the newest offset. A crash in the middle of
-        # a compaction leaves files too that no list names; then this is done once for nothing.
-        if lost := tables - {Path(file["name"]).name for file in database.live_files()}:
-            database.close()
-            self._discard(partition, f"it has lost track of {', '.join(sorted(lost))}")
-            database = super()._open_for_partition(partition)
-        return database
+        if path.exists() and (flaw := _flaw(path)):
+            self._discard(partition, flaw)
+        return super()._open_for_partition(partition)
 
     def _discard(self, partition: int, why: str) -> None:
         path = self.partition_path(partition)

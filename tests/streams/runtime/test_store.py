@@ -14,6 +14,7 @@ from streams.runtime.partition import ChangelogRecord
 from streams.runtime.replay import OtherLog, Replay
 from streams.runtime.store import (
     OFFSET_KEY,
+    _flaw,
     drop_row,
     finished_row,
     is_damage,
@@ -238,3 +239,33 @@ def test_a_copy_that_knows_another_record_is_not_of_this_log(stand: Stand) -> No
 )
 def test_what_counts_as_damage(text: str, damaged: bool) -> None:
     assert is_damage(Exception(text)) is damaged
+
+
+def database_with_tables(path: Path, count: int) -> None:
+    database = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
+    for n in range(count):
+        database[b"k%d" % n] = b"v"
+        database.flush()
+    database[b"late"] = b"in the log of the database"
+    database.close()
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+def test_a_list_of_files_that_lost_its_end_is_found_out(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "x.db"
+    database_with_tables(path, 3)
+    assert _flaw(path) is None
+    (manifest,) = path.glob("MANIFEST-*")
+    manifest.write_bytes(manifest.read_bytes()[: int(manifest.stat().st_size * share)])
+    assert "it has lost track of 0000" in (_flaw(path) or "")
+
+
+def test_what_a_crash_leaves_behind_is_no_flaw(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    database_with_tables(path, 3)
+    tables = sorted(path.glob("*.sst"))
+    (path / "999999.sst").write_bytes(tables[0].read_bytes()[:-9])  # was being written
+    (path / "000001.sst").write_bytes(tables[0].read_bytes())  # was merged into a younger one
+    assert _flaw(path) is None
+    (path / "999999.sst").write_bytes(b"")
+    assert _flaw(path) is None
