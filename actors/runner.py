@@ -145,6 +145,11 @@ class Runner:
         """Handlers that run in threads, whose end the loop cannot foresee."""
         return self._threads.busy
 
+    @property
+    def threads_at_work(self) -> int:
+        """The same, and those that were left behind by a handler that was ended."""
+        return self._threads.at_work
+
     def close(self) -> None:
         """Start nothing more."""
         self._closed = True

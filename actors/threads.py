@@ -41,6 +41,12 @@ class Threads:
         self._jobs.put((future, call, args))
         return future
 
+    @property
+    def at_work(self) -> int:
+        """Threads that have not come back, also those whose job nobody waits for any more."""
+        with self._lock:
+            return self._count - self._idle
+
     def _ended(self, future: asyncio.Future[Any]) -> None:
         self.busy -= 1
 

@@ -6,7 +6,6 @@ offers. What runs it, a real Kafka or a log in memory, is a `System`.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,7 +71,7 @@ class System(Protocol):
 
 async def work(system: System, settings: Settings, stage: Stage) -> list[TaskStatus]:
     """Submit the three tasks and follow them; returns them in the order unknown, ingest, detect."""
-    await asyncio.to_thread(_place_data, settings)
+    _place_data(settings)  # not in a thread, which would go on after an interruption and leave its folder behind
     await _submit(system, stage, UNKNOWN, "xyz", {})
     await _submit(system, stage, INGEST, "ingest_data", {"source_url": DATA_FILE.name})
     ingested = _completed(await system.ended(INGEST, _TASK_S))

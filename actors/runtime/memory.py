@@ -9,6 +9,7 @@ assignment is committed, and what was finished beyond the committed prefix rides
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,6 +35,9 @@ from schemas.topics import AGENT_COMMANDS, DEAD_LETTERS, INBOX, TASK_REPORTS, To
 MICROS = 1_000_000
 POLL_MICROS = 100_000
 """Longest time without a look at agents that drain."""
+
+THREADS_SECONDS = 1.0
+"""Real time that threads get to end with a host that is killed."""
 
 
 class MemoryHost:
@@ -139,9 +143,15 @@ class MemoryHost:
         return clean
 
     async def kill(self) -> None:
-        """End as a killed process does: nothing more is reported or committed, and the journal keeps what ran."""
+        """End as a killed process does: nothing more is reported or committed, and the journal keeps what ran.
+
+        A thread cannot be killed, so it gets `THREADS_SECONDS` of real time to come back by itself.
+        """
         self._runner.close()
         await self._runner.abandon()
+        until = time.monotonic() + THREADS_SECONDS
+        while self._runner.threads_at_work and time.monotonic() < until:
+            time.sleep(0.002)  # noqa: ASYNC251 - the loop's own time may be virtual
         self._reports.clear()
         self._journal.close(clean=False)
 

@@ -6,9 +6,10 @@ import asyncio
 import shutil
 import signal
 import tempfile
+from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -36,25 +37,28 @@ _GRACE_S = 2.0  # that an agent for an unknown pattern gets to appear
 
 
 def demo(out: Out = None, stay: Stay = False, offline: Offline = False, as_json: AsJson = False) -> None:
-    """A tour: real work on a real Kafka, then nothing is left running."""
+    """A tour: real work on a real Kafka, or offline in this process alone; then nothing is left running."""
     quiet_libraries()
     stage = Stage(Console(quiet=as_json))
     if offline:
         if stay:
             raise WrongUse("--stay and --offline: there is no system to stay", hint="leave one of them out")
-        _show_offline(_pictures(out), stage, as_json)
+        _show_offline(out, stage, as_json)
     else:
         _show(out, stage, stay, as_json)
 
 
-def _show_offline(pictures: Path, stage: Stage, as_json: bool) -> None:
-    chosen = {"routing.grace_seconds": _GRACE_S, "kafka.partitions": EMBEDDED_PARTITIONS}
+def _show_offline(out: Path | None, stage: Stage, as_json: bool) -> None:
+    settings = load_settings({}, None, {"routing.grace_seconds": _GRACE_S, "kafka.partitions": EMBEDDED_PARTITIONS})
+    pictures = _pictures(out)
     try:
-        seen = asyncio.run(offline_tour(load_settings({}, None, chosen), pictures, stage))
+        seen = asyncio.run(_until_sigterm(offline_tour(settings, pictures, stage)))
     except TroupeError as error:
         raise OperatorError(f"The tour failed: {error}", hint=error.hint) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(130) from None
+    finally:
+        _drop_if_empty(pictures, out)
     if as_json:
         print_json(seen.document())
 
@@ -64,7 +68,7 @@ def _show(out: Path | None, stage: Stage, stay: bool, as_json: bool) -> None:
     place = Path(tempfile.mkdtemp(prefix="troupe-demo-"))
     plan, pictures, keep = _plan(place, stay), _pictures(out), False
     try:
-        seen = asyncio.run(_tour(plan, pictures, stage, stay))
+        seen = asyncio.run(_until_sigterm(tour(plan, pictures, stage, stay)))
     except TroupeError as error:
         keep = True  # the logs in there are what the reader needs now
         raise OperatorError(f"The tour failed: {error}", hint=f"the logs are in {place / 'data' / LOGS}") from error
@@ -73,8 +77,7 @@ def _show(out: Path | None, stage: Stage, stay: bool, as_json: bool) -> None:
     finally:
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
-        if out is None and not (pictures / PICTURE).exists():
-            shutil.rmtree(pictures, ignore_errors=True)
+        _drop_if_empty(pictures, out)
     if as_json:
         print_json(seen.document())
     if seen.left_running:
@@ -83,6 +86,12 @@ def _show(out: Path | None, stage: Stage, stay: bool, as_json: bool) -> None:
 
 def _pictures(out: Path | None) -> Path:
     return out.expanduser().resolve() if out else Path(tempfile.mkdtemp(prefix="troupe-picture-"))
+
+
+def _drop_if_empty(pictures: Path, out: Path | None) -> None:
+    """A folder that was made for a picture that was never drawn goes."""
+    if out is None and not (pictures / PICTURE).exists():
+        shutil.rmtree(pictures, ignore_errors=True)
 
 
 def _plan(place: Path, stay: bool) -> Plan:
@@ -96,9 +105,9 @@ def _plan(place: Path, stay: bool) -> Plan:
     return plan if stay else replace(plan, environ={**environ, "XDG_STATE_HOME": str(place / "state")})
 
 
-async def _tour(plan: Plan, out: Path, stage: Stage, stay: bool) -> Tour:
+async def _until_sigterm(seeing: Coroutine[Any, Any, Tour]) -> Tour:
     """Run it; SIGTERM ends it as Ctrl-C does, in order."""
     running = asyncio.current_task()
     if running is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    return await tour(plan, out, stage, stay)
+    return await seeing

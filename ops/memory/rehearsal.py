@@ -301,11 +301,11 @@ class Rehearsal:
 
     def _turn(self) -> None:
         """Coordinator and host in turns, until neither has anything to do at this instant."""
-        self._nudged = False
-        moved = True
+        self._nudged, moved = False, True
         while moved:
-            moved = self._coordinator is not None and self._coordinator.run() > 0
-            moved |= self._host is not None and self._host.poll()
+            if self._coordinator is not None:
+                self._coordinator.run()
+            moved = self._host is not None and self._host.poll()
         self.client.tell()
 
     def _fail(self, error: Exception) -> None:

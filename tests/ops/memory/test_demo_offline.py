@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from ops.cli.errors import WrongUse
 from ops.cli.main import app
+from ops.cli.roles import environ_with_sources, troupe_command
 from tests.e2e.test_demo import MONTHS
 
 
@@ -67,3 +70,17 @@ def test_what_is_seen_is_the_same_each_time(alone: None, tmp_path: Path) -> None
 def test_there_is_nothing_to_stay() -> None:
     with pytest.raises(WrongUse, match="--stay and --offline"):
         tour("--stay")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_tour_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    environ = environ_with_sources(dict(os.environ)) | {"TMPDIR": str(tmp_path)}
+    command = troupe_command("demo", "--offline")
+    tour = subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert tour.stdout is not None
+    for line in tour.stdout:
+        if "Starting a coordinator" in line:
+            break
+    tour.send_signal(number)
+    rest, _ = tour.communicate(timeout=60)
+    assert (tour.returncode, list(tmp_path.iterdir())) == (130, []), rest

@@ -67,6 +67,18 @@ async def test_without_a_coordinator_a_wait_says_so() -> None:
         assert await troupe.result(task) == {"attempt": 1}
 
 
+async def test_what_an_earlier_submit_came_to_is_no_answer_to_one_that_is_undecided() -> None:
+    async with Rehearsal([adder()]) as troupe:
+        task = await troupe.submit("sum", {"a": 1, "b": 2}, task_id="mine")
+        await troupe.result(task)
+        troupe.crash_coordinator()
+        somebody = asyncio.create_task(asyncio.sleep(1000))  # who might yet start it again
+        await troupe.submit("sum", {"a": 1, "b": 2}, task_id="mine")
+        with pytest.raises(Stuck, match="Nothing is known of task 'mine' after 5 s"):
+            await troupe.wait("mine", timeout_s=5)
+        somebody.cancel()
+
+
 async def test_an_unknown_task_is_no_wait() -> None:
     async with Rehearsal([napper()]) as troupe:
         with pytest.raises(Stuck, match="'nobody' is not known here"):
@@ -176,6 +188,22 @@ async def test_a_thread_that_hangs_does_not_stop_time_for_ever() -> None:
             assert elapsed(troupe) == 30
     finally:
         gate.set()
+
+
+async def test_a_thread_that_nobody_waits_for_any_more_ends_before_its_folder_goes() -> None:
+    found: list[bool] = []
+    begun = threading.Event()
+
+    def write(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        begun.set()
+        time.sleep(0.3)
+        found.append(ctx.data_dir.is_dir())
+        return {}
+
+    async with Rehearsal([Actor("writer", write, capabilities=["write"])]) as troupe:
+        await troupe.submit("write")
+        assert await asyncio.to_thread(begun.wait, 10)
+    assert found == [True]
 
 
 async def test_a_handler_may_talk_to_a_server_in_the_same_loop() -> None:
