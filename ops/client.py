@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,13 +19,14 @@ from aiokafka.errors import KafkaError
 
 from ops.codecs import load_codecs
 from ops.commands import cloud_event_headers, command_of
+from ops.running import settings_here
 from ops.views.cancel import Cancelled, cancelled
 from ops.views.log import LogReader, Offsets, open_log
 from ops.views.tasks import TaskFold, TaskStatus, plain
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, DecodeError, PayloadTooLarge, Permanent, Retryable, UnknownSchemaId
 from schemas.partitioning import home
-from schemas.settings import Settings
+from schemas.settings import Settings, process_environment
 from schemas.tasks import CommandKind, TaskCommand, TaskEvent, TaskResult
 from schemas.topics import TASK_EVENTS, TASK_REQUESTS, TASK_RESULTS
 from topology import troupe
@@ -67,7 +69,10 @@ class Submitted:
 
 
 class Client:
-    """`async with Client(settings) as client`; raises BrokerUnavailable or OperatorError if there is nothing to use."""
+    """`async with Client.here() as client`, or `Client(settings)`.
+
+    Entering raises BrokerUnavailable, or OperatorError, if there is nothing to use.
+    """
 
     def __init__(self, settings: Settings, source: str = "client") -> None:
         """`source` names this client in the records that it writes."""
@@ -81,6 +86,14 @@ class Client:
         self._positions: dict[str, str] = {}
         self._codecs: Codecs | None = None
         self._producer: AIOKafkaProducer | None = None
+
+    @classmethod
+    def here(cls, data: Path | None = None, source: str = "client") -> Self:
+        """A client of the system that the command would find: the Kafka that the environment names, else what runs here.
+
+        `data` chooses among several. Raises OperatorError if none runs or several could be meant.
+        """
+        return cls(settings_here(process_environment(), data), source)
 
     async def __aenter__(self) -> Self:
         self._codecs = await load_codecs(self._settings, troupe(), SUBJECTS)

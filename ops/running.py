@@ -11,12 +11,14 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import OperatorError
+from schemas.settings import Settings, load_settings
 
 _SAME_BIRTH_S = 1.0
 
@@ -153,3 +155,24 @@ def find(environ: Mapping[str, str], data: Path | None) -> Entry:
         listed = ", ".join(f"{entry.data} ({entry.bootstrap})" for entry in running)
         raise OperatorError(f"Several systems run: {listed}", hint="choose one with --data DIR or --broker HOST:PORT")
     return running[0]
+
+
+def settings_here(
+    environ: Mapping[str, str],
+    data: Path | None = None,
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings with the address, directory and prefix of the system that is meant.
+
+    That is the Kafka which the settings name, unless `data` is given; else the system running in `data`; else the only
+    one on this machine. Raises OperatorError if none or several run, or for settings that are unknown or wrong.
+    """
+    settings, given = load_settings(environ, config, overrides), dict(overrides or {})
+    if data is None and "bootstrap_servers" in settings.kafka.model_fields_set:
+        return settings
+    entry = find(environ, data)
+    found: dict[str, Any] = {"kafka.bootstrap_servers": entry.bootstrap, "data_dir": str(entry.data)}
+    if "topic_prefix" not in settings.kafka.model_fields_set:
+        found["kafka.topic_prefix"] = entry.topic_prefix
+    return load_settings(environ, config, given | found)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.cli.errors import WrongUse
-from ops.running import find
+from ops.running import settings_here
 from schemas.settings import Settings, load_settings, process_environment
 
 Broker = Annotated[str | None, typer.Option("--broker", metavar="HOST:PORT", help="Kafka to use.")]
@@ -46,14 +46,9 @@ def running_settings(
 
     Raises OperatorError if none or several run.
     """
-    settings = settings_of(broker, data, config, sets)
-    if broker is not None or (data is None and names_broker(settings)):
-        return settings
-    entry = find(process_environment(), data)
-    found: dict[str, Any] = {"kafka.bootstrap_servers": entry.bootstrap, "data_dir": str(entry.data)}
-    if "topic_prefix" not in settings.kafka.model_fields_set:
-        found["kafka.topic_prefix"] = entry.topic_prefix
-    return load_settings(process_environment(), config, dict(_pair(text) for text in sets or ()) | found)
+    if broker is not None:
+        return settings_of(broker, data, config, sets)
+    return settings_here(process_environment(), data, config, dict(_pair(text) for text in sets or ()))
 
 
 def _pair(text: str) -> tuple[str, str]:

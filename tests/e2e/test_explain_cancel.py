@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -106,6 +107,29 @@ def test_a_task_that_never_was(seats: Visitor) -> None:
     assert "Hint: check the id" in seats.troupe("cancel", "never", code=1)
     assert seats.json("cancel", "never", "--no-wait")["outcome"] == "sent"
     assert "task_id" in seats.troupe("cancel", "no id", code=1)
+
+
+CLIENT = """
+import asyncio
+from ops.client import Client, TaskFailed
+
+async def main() -> None:
+    async with Client.here() as client:
+        task_id = await client.submit(pattern="falling", payload={}, retry={"max_retries": 0})
+        kinds = [str(event.kind) async for event in client.events(task_id, timeout_s=60)]
+        try:
+            await client.result(task_id, timeout_s=60)
+        except TaskFailed as failed:
+            print(failed.code, kinds[0], kinds[-1], (await client.cancel(task_id)).outcome)
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_finds_the_system_as_the_command_does(seats: Visitor) -> None:
+    (seats.root / "client.py").write_text(CLIENT)
+    told = seats.call(sys.executable, "-P", "client.py")
+    assert told.split() == ["agent_error", "assigned", "dead_lettered", "already_finished"]
 
 
 def test_a_system_that_works_is_found_healthy(seats: Visitor) -> None:
