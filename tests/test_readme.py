@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CALL = re.compile(r"\btroupe ([a-z]+)(?: ([a-z]+))?((?: [^`#\n|]*)?)")
-GROUPS = {"topics", "schemas", "topology", "bench"}
+GROUPS = {"topics", "schemas", "topology", "bench", "role"}
 
 
 def calls() -> set[tuple[str, ...]]:
@@ -63,7 +63,8 @@ def _shown(value: object) -> str:
 
 
 def test_every_setting_is_listed() -> None:
-    found = [line for line in README.splitlines() if re.match(r"\| `[a-z_]+(\.[a-z_]+)?` \| .* \| .* \|$", line)]
+    section = README.split("\n## Settings\n")[1].split("\n## ")[0]
+    found = [line for line in section.splitlines() if re.match(r"\| `[a-z_]+(\.[a-z_]+)?` \| .* \| .* \|$", line)]
     assert found == settings_rows()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from ops.cli.roles import troupe_command
 from tests.e2e.conftest import Visitor, running
+from tests.e2e.foreign.clients import registry_served
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -59,12 +60,28 @@ def test_an_agent_of_ones_own(system: Visitor) -> None:
 
 def test_other_peoples_clients(system: Visitor) -> None:
     address = next(each["addresses"][0] for each in system.json("ps") if each["role"] == "broker")
-    for name, words in (("produce.py", "Producer("), ("consume.py", "Consumer(")):
+    for name, words in (("produce.py", "Producer("), ("consume.py", "schemaless_reader(")):
         (system.root / name).write_text(block(words).replace(ADDRESS, address))
     system.call(sys.executable, "produce.py")
     told = until_finished(system, "from-elsewhere")
     assert (told["status"], told["result"]["insufficient_data"]) == ("completed", True)
     assert "'task_id': 'from-elsewhere'" in system.call(sys.executable, "consume.py")
+
+
+def test_the_stock_serializers_of_another_client(system: Visitor) -> None:
+    address = next(each["addresses"][0] for each in system.json("ps") if each["role"] == "broker")
+    with registry_served(system) as url:
+        program = block("AvroSerializer").replace(ADDRESS, address).replace("http://127.0.0.1:8081", url)
+        (system.root / "serializers.py").write_text(program)
+        assert system.call(sys.executable, "serializers.py").startswith("completed {")
+
+
+def test_the_client_from_python(system: Visitor) -> None:
+    address = next(each["addresses"][0] for each in system.json("ps") if each["role"] == "broker")
+    (system.root / "ask.py").write_text(block("from ops.client import").replace(ADDRESS, address))
+    told = system.call(sys.executable, "ask.py").splitlines()
+    assert told[-2:] == ["completed anomaly_detection_agent", told[-1]]
+    assert "'insufficient_data': True" in told[-1]
 
 
 def until_finished(system: Visitor, task_id: str) -> dict[str, object]:
