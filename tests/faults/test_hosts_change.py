@@ -37,7 +37,8 @@ async def work(payload: dict, ctx: Context) -> dict:
     return {{"version": {version}}}
 
 def agents() -> list[Actor]:
-    return [Actor("newcomer", work, capabilities={words!r}, max_in_flight={slots}, heartbeat_interval_seconds=1)]
+    return [Actor("newcomer", work, capabilities={words!r}, max_in_flight={slots},
+                  heartbeat_interval_seconds=1, timeout_seconds=60)]
 """
 
 
@@ -145,7 +146,7 @@ async def test_a_host_that_does_not_come_back_is_offline_and_its_tasks_wait_for_
         async with hosted(made.settings, 1, ["sums"]) as process:
             task_id = await client.submit(required_capabilities=["sums"], payload={"seconds": 30})
             await until_state(client, task_id, TaskState.RUNNING)
-            short = await client.submit(required_capabilities=["sums"], payload={"seconds": 0.5}, timeout_seconds=60)
+            short = await client.submit(required_capabilities=["sums"], payload={"seconds": 0.5})
             process.send_signal(signal.SIGKILL)
             took = await until_status(made, {"failed"})  # the word for an agent that is offline
         status = await client.status(task_id)
