@@ -22,6 +22,8 @@ from ops.cli.roles import troupe_command
 from tests.e2e.conftest import LIMIT_S, Visitor
 
 SEEN_WITHIN_S = 100.0
+ANSWER_S = 10.0
+"""Longest wait for one answer of the broker."""
 
 Record = dict[str, Any]
 
@@ -89,22 +91,41 @@ class Foreign:
         return f"{message.topic()}.{message.partition()}.{message.offset()}"
 
     def messages(self, topic: str) -> list[Message]:
-        """All that lies in a topic now, in the order of each partition."""
-        consumer, places, found = self._readers.get(topic) or self._reader(topic)
-        self._readers[topic] = consumer, places, found
-        ends = {each.partition: self.until(lambda each=each: _end(consumer, each)) - 1 for each in places}
-        while any(end > 0 and read < end for end, read in self._progress(ends, found)):
-            message = consumer.poll(SEEN_WITHIN_S)
-            assert message is not None and message.error() is None, f"{topic}: {message and message.error()}"
+        """All that lies in a topic now, in the order of each partition.
+
+        A busy machine's broker may lose its leaders for a moment. A librdkafka consumer that saw that can take minutes
+        to look again, so it gives way to a new one, which begins at the beginning.
+        """
+        end = time.monotonic() + SEEN_WITHIN_S
+        while True:
+            try:
+                return list(self._read_to_end(topic))
+            except KafkaException:
+                if time.monotonic() > end:
+                    raise
+                if topic in self._readers:
+                    self._readers.pop(topic)[0].close()
+
+    def _read_to_end(self, topic: str) -> list[Message]:
+        if topic not in self._readers:
+            self._readers[topic] = self._reader(topic)
+        consumer, places, found = self._readers[topic]
+        ends = {each.partition: consumer.get_watermark_offsets(each, timeout=ANSWER_S)[1] for each in places}
+        while any(read < end for end, read in self._progress(ends, found)):
+            message = consumer.poll(ANSWER_S)
+            if message is None or message.error():
+                raise KafkaException(message and message.error())
             found.append(message)
-        return list(found)
+        return found
 
     def _reader(self, topic: str) -> tuple[Consumer, list[TopicPartition], list[Message]]:
         """A consumer that belongs to no group's assignment, from the topic's beginning on."""
         config = {"bootstrap.servers": self.bootstrap, "group.id": "somebody", "fetch.wait.max.ms": 10}
         consumer = Consumer({**config, "enable.auto.commit": False})
-        known = consumer.list_topics(topic, timeout=SEEN_WITHIN_S).topics[topic].partitions
-        places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in known]
+        known = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
+        if known.error is not None:
+            raise KafkaException(known.error)
+        places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in known.partitions]
         consumer.assign(places)
         return consumer, places, []
 
@@ -145,11 +166,3 @@ class Foreign:
         """The one outcome of a task, as soon as it is there."""
         (found,) = self.until(lambda: self.records("tasks.results", lambda each: each["task_id"] == task_id))
         return dict(found)
-
-
-def _end(consumer: Consumer, place: TopicPartition) -> int:
-    """One more than the end of a partition, 0 if its leader is not known yet."""
-    try:
-        return int(consumer.get_watermark_offsets(place, timeout=SEEN_WITHIN_S)[1]) + 1
-    except KafkaException:
-        return 0
