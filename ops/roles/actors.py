@@ -137,7 +137,7 @@ async def _leave(code: int, end: Callable[[str, dict[str, object], int], None] =
     mine = threading.main_thread()
     threads = [each.name for each in threading.enumerate() if not each.daemon and each is not mine]
     if tasks or threads:
-        left = {"tasks": [repr(task.get_coro()) for task in tasks][:10], "threads": threads[:10]}
+        left: dict[str, object] = {"tasks": [repr(task.get_coro()) for task in tasks][:10], "threads": threads[:10]}
         end("left_behind", left, code)
     return code
 
