@@ -271,6 +271,23 @@ class Client:
         """Wish that a task be cancelled, and return once the broker has the wish; errors as of `cancel`."""
         return await self.send(command_of(self._source, {"task_id": task_id, "reason": reason}, CommandKind.CANCEL))
 
+    async def cause(self, event: TaskEvent) -> TaskCommand | None:
+        """The command that led to an event; None if it was another record, or one that is not kept any more."""
+        topic, partition, offset = event.cause.rsplit(".", 2)
+        if topic != self._requests:
+            return None
+        place, at = TopicPartition(topic, int(partition)), int(offset)
+        async with open_log(self._settings) as log:
+            if at < (await log.beginnings([place]))[place]:
+                return None
+            async for record in log.read({place: at}, {place: at + 1}):
+                try:
+                    found = await self._decode(TASK_REQUESTS.subject, record.value or b"")
+                except (DecodeError, UnknownSchemaId):  # a request as JSON, say
+                    return None
+                return found if isinstance(found, TaskCommand) else None
+        return None
+
     async def _history(self, log: LogReader, task_id: str) -> TaskFold:
         """All that is there now of a task."""
         fold = TaskFold(task_id, self._positions.get(task_id))

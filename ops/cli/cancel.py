@@ -15,7 +15,7 @@ from ops.views.cancel import Cancelled, CancelOutcome
 from schemas.errors import OperatorError
 from schemas.settings import Settings
 
-Reason = Annotated[str | None, typer.Option("--reason", help="Kept with the wish in tasks.requests.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Why; `troupe explain` shows it.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is decided; else only until Kafka has it.")]
 WaitSeconds = Annotated[float, typer.Option("--wait-seconds", min=0, help="Longest wait.")]
 

@@ -20,9 +20,9 @@ from ops.views.explain import (
     excluded_line,
     explanation,
 )
-from ops.views.tasks import TaskStatus
 from schemas.errors import OperatorError
 from schemas.settings import Settings
+from schemas.tasks import TaskEventKind
 
 
 def explain(
@@ -35,22 +35,29 @@ def explain(
 ) -> None:
     """Show every routing decision of a task: who was considered, who was left out and why, and who was chosen."""
     quiet_libraries()
-    found = asyncio.run(_status(running_settings(broker, data, config, sets), task_id))
-    if found is None:
+    explained = asyncio.run(_explained(running_settings(broker, data, config, sets), task_id))
+    if explained is None:
         raise OperatorError(
             f"Task '{task_id}' not found",
             hint="check the id (`troupe submit` prints it); `troupe topics tail tasks.events` shows what happened lately",
         )
-    explained = explanation(found)
     if as_json:
         print_json(explained.document())
         return
     _show(explained)
 
 
-async def _status(settings: Settings, task_id: str) -> TaskStatus | None:
+async def _explained(settings: Settings, task_id: str) -> Explanation | None:
     async with Client(settings, "cli") as client:
-        return await client.status(task_id)
+        found = await client.status(task_id)
+        if found is None:
+            return None
+        wishes: dict[str, str] = {}
+        for event in found.history:
+            wish = await client.cause(event) if event.kind is TaskEventKind.CANCELLED else None
+            if wish is not None and wish.reason:
+                wishes[event.event_id] = wish.reason
+        return explanation(found, wishes)
 
 
 def _show(explained: Explanation) -> None:

@@ -68,16 +68,17 @@ class Explanation:
         }
 
 
-def explanation(found: TaskStatus) -> Explanation:
-    """What a task's history tells of its routing."""
-    steps = tuple(_step(event) for event in found.history)
+def explanation(found: TaskStatus, wishes: Mapping[str, str] | None = None) -> Explanation:
+    """What a task's history tells of its routing. wishes: reasons that users gave, by the event that they led to."""
+    said = wishes or {}
+    steps = tuple(_step(event, said.get(event.event_id, "")) for event in found.history)
     return Explanation(
         task_id=found.task_id,
         status=str(found.status),
         agent=found.agent,
         attempts=found.attempts,
         asked=_asked(found),
-        now=_now(found),
+        now=_now(found, next(iter(said.values()), "no reason was given")),
         steps=steps,
     )
 
@@ -131,7 +132,7 @@ def excluded_line(decision: Mapping[str, Any]) -> str | None:
     return f"of the whole pool were left out: {listed}"
 
 
-def _step(event: TaskEvent) -> Step:
+def _step(event: TaskEvent, wish: str) -> Step:
     decision = plain(event.decision)
     return Step(
         at=instant(event.decided_at),
@@ -139,7 +140,7 @@ def _step(event: TaskEvent) -> Step:
         state=str(event.to_state),
         attempt=event.attempt,
         agent=event.agent_id,
-        text=_text(event, decision if isinstance(decision, dict) else None),
+        text=wish or _text(event, decision if isinstance(decision, dict) else None),
         error=error_document(event.error),
         decision=decision if isinstance(decision, dict) else None,
     )
@@ -169,11 +170,11 @@ def _asked(found: TaskStatus) -> str:
     return ""
 
 
-def _now(found: TaskStatus) -> str:
+def _now(found: TaskStatus, wish: str) -> str:
     """One sentence: what the task waits for, or how it ended."""
     moves = [event for event in found.history if event.kind not in NOTES]
     last = moves[-1] if moves else found.history[-1]
-    error = f"{found.error.message} ({found.error.code})" if found.error is not None else "no reason was given"
+    error = f"{found.error.message} ({found.error.code})" if found.error is not None else wish
     attempts = f"{found.attempts} attempt{'' if found.attempts == 1 else 's'}"
     if found.status is TaskState.REFUSED:
         return f"It was refused, and nothing was done: {error}."

@@ -67,7 +67,8 @@ def test_a_task_that_waits_is_explained_and_cancelled(seats: Visitor) -> None:
     assert seats.troupe("cancel", "waits", "--reason", "too late").startswith("Task 'waits' is cancelled.")
     assert seats.json("status", "waits", code=1)["status"] == "cancelled"
     assert seats.json("cancel", "waits")["outcome"] == "already_cancelled"
-    assert seats.json("explain", "waits")["now"].startswith("It ended as cancelled")
+    assert seats.json("explain", "waits")["now"] == "It ended as cancelled after 0 attempts: too late."
+    assert seats.json("explain", "waits")["steps"][-1]["text"] == "too late"
 
 
 def test_a_task_that_runs_is_taken_from_its_agent(seats: Visitor) -> None:

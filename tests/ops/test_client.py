@@ -259,6 +259,28 @@ async def test_a_cancel_is_answered_by_what_it_led_to(
 
 
 @pytest.mark.kafka
+async def test_the_command_behind_an_event_can_be_read(installed: Settings) -> None:
+    async with Client(installed) as client:
+        position = (await client.ask_cancel("mine", "enough")).position
+        topic, partition, offset = position.rsplit(".", 2)
+        found = await client.cause(event("mine", 2, "cancelled", "cancelled", cause=position))
+        assert found is not None
+        assert (found.task_id, found.reason) == ("mine", "enough")
+        assert (
+            await client.cause(event("mine", 2, "cancelled", "cancelled", cause=f"elsewhere.{partition}.{offset}"))
+            is None
+        )
+        producer = AIOKafkaProducer(bootstrap_servers=installed.kafka.bootstrap_servers)
+        await producer.start()
+        sent = await producer.send_and_wait(topic, b'{"task_id": "mine"}', partition=int(partition))
+        await producer.stop()
+        assert (
+            await client.cause(event("mine", 3, "cancelled", "cancelled", cause=f"{topic}.{partition}.{sent.offset}"))
+            is None
+        )
+
+
+@pytest.mark.kafka
 async def test_a_cancel_that_nobody_decides_says_so(installed: Settings) -> None:
     async with Client(installed) as client:
         answer = await client.cancel("mine", timeout_s=0.5)
