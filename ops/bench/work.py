@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import os
 import time
-import uuid
 from dataclasses import dataclass
 
 from ops.bench.agents import POOLS, word
@@ -18,6 +17,8 @@ from schemas.tasks import TaskCommand
 SOURCE = "bench"
 _FRAME = '{"text":"%s"}'
 LEAST_PAYLOAD_BYTES = len(_FRAME % "")
+_BLANK = TaskCommand(event_id="", occurred_at=0, source=SOURCE, task_id="none")
+"""Copied without validation: the submitter shares two cores with what is measured."""
 
 
 def payload(size: int) -> str:
@@ -46,12 +47,14 @@ class Work:
         """The submit of a task: even ones ask by pattern, odd ones by capability; pools take turns."""
         pool = word(number // 2 % POOLS)
         by_pattern = number % 2 == 0
-        return TaskCommand(
-            event_id=str(uuid.uuid4()),
-            occurred_at=time.time_ns() // 1000,
-            source=SOURCE,
-            task_id=self.task_id(number),
-            pattern=pool if by_pattern else None,
-            required_capabilities=[] if by_pattern else [pool],
-            payload=payload(self.payload_bytes),
+        task_id = self.task_id(number)
+        return _BLANK.model_copy(
+            update={
+                "event_id": f"{task_id}.submit",
+                "occurred_at": time.time_ns() // 1000,
+                "task_id": task_id,
+                "pattern": pool if by_pattern else None,
+                "required_capabilities": [] if by_pattern else [pool],
+                "payload": payload(self.payload_bytes),
+            }
         )
