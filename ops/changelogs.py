@@ -7,6 +7,7 @@ same class as in a recovery.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.changelog import HEADER_KEY, ChangelogHeader
 from schemas.errors import BrokerUnavailable
-from streams.runtime.history import Closed, History
+from streams.runtime.history import YOUNG_SECONDS, Closed, History
 
 _POLL_MS = 500
 _SHOWN = 100
@@ -73,7 +74,7 @@ async def read_changelog(
     `codecs.of("changelog.header-value").decode`. Raises BrokerUnavailable if nothing comes for `limit_s` seconds,
     UnknownSchemaId for a header row of a newer version.
     """
-    state, history = ChangelogState(place.topic, place.partition), History(decode_header)
+    state, history = ChangelogState(place.topic, place.partition), History(decode_header, _is_young)
     try:
         async with asyncio.timeout(limit_s) as limit:
             consumer.assign([place])
@@ -104,6 +105,10 @@ def ahead_of_inputs(state: ChangelogState, ends: dict[str, int]) -> list[tuple[s
     return [
         (each.topic, each.offset, ends[each.topic]) for each in inputs if each.offset >= ends.get(each.topic, 1 << 62)
     ]
+
+
+def _is_young(message: Any) -> bool:
+    return bool(time.time() - message.timestamp / 1000 < YOUNG_SECONDS)
 
 
 def _add(state: ChangelogState, closed: Closed) -> None:

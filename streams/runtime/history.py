@@ -15,6 +15,8 @@ from schemas.changelog import HEADER_KEY, ChangelogHeader
 from schemas.errors import DecodeError
 
 DecodeHeader = Callable[[bytes], ChangelogHeader]
+YOUNG_SECONDS = 1800.0
+"""Age below which nothing can have been compacted: half of the lag that changelogs are made with."""
 
 
 class Closed(NamedTuple):
@@ -34,8 +36,10 @@ class Closed(NamedTuple):
 class History:
     """Reads one partition from a batch's begin on; messages have `offset`, `key` and `value`."""
 
-    def __init__(self, decode_header: DecodeHeader) -> None:
-        self._decode_header = decode_header
+    def __init__(self, decode_header: DecodeHeader, is_young: Callable[[Any], bool] = lambda message: False) -> None:
+        """`is_young` tells whether a message was appended less than YOUNG_SECONDS ago."""
+        self._decode_header, self._is_young = decode_header, is_young
+        self._met_header = False
         self.pending: list[Any] = []
 
     def take(self, message: Any) -> Closed | None:
@@ -45,14 +49,26 @@ class History:
             return None
         before, self.pending = self.pending, []
         said = self._read(message.value)
-        # Rows further back had a header that compaction removed, and where it was an offset is missing. Those that
-        # reach up to this batch without a gap never had one.
-        if said is not None and said.base == message.offset - said.count:
-            older = [row for row in before if row.offset < said.base]
-            cut = _run(older, said.base)
-            return Closed(older[:cut] + before[len(older) :], older[cut:], said, message, said)
-        cut = _run(before, message.offset)
-        return Closed(before[:cut], before[cut:], None, message, said)
+        in_place = said is not None and said.base == message.offset - said.count
+        first = said.base if said is not None and in_place else message.offset
+        older = [row for row in before if row.offset < first]
+        believed, ignored = self._believed(older, first)
+        self._met_header = True
+        own = before[len(older) :]
+        return Closed([*believed, *own], ignored, said if in_place else None, message, said)
+
+    def _believed(self, rows: list[Any], first: int) -> tuple[list[Any], list[Any]]:
+        """Rows in front of a batch that begins at `first`, parted by whether they count.
+
+        Rows further back had a header that compaction removed, and where it was an offset is missing. Those that reach up
+        to the batch without a gap never had one. A gap may also be the marker of somebody's transaction: compaction takes
+        older header rows first and young records not at all, so behind a header row a young row had none either.
+        """
+        cut = _run(rows, first)
+        foreign = [row for row in rows[:cut] if self._met_header and self._is_young(row)]
+        if not foreign:
+            return rows[:cut], rows[cut:]
+        return [row for row in rows[:cut] if not self._is_young(row)], [*foreign, *rows[cut:]]
 
     def rest(self) -> list[Any]:
         """At the end of the log: records that no header closes. They do not count."""

@@ -32,8 +32,8 @@ class OtherLog(Exception):
 class Replay:
     """What one partition's changelog told: the batch not yet closed, losers, and the offset to hold back."""
 
-    def __init__(self, decode_header: DecodeHeader) -> None:
-        self.history = History(decode_header)
+    def __init__(self, decode_header: DecodeHeader, is_young: Callable[[Any], bool] = lambda message: False) -> None:
+        self.history = History(decode_header, is_young)
         self.losers: set[bytes] = set()
         self.hold: int | None = None
         self.strays = 0

@@ -25,7 +25,7 @@ from schemas.changelog import HEADER_KEY
 from streams.runtime.exits import EXIT_BUG
 from streams.runtime.expiry import TIME as _TIME
 from streams.runtime.expiry import expiry_bytes, expiry_of
-from streams.runtime.history import Closed, DecodeHeader
+from streams.runtime.history import YOUNG_SECONDS, Closed, DecodeHeader
 from streams.runtime.replay import OtherLog, Replay
 
 log = structlog.get_logger("coordinator")
@@ -126,6 +126,11 @@ def is_damage(error: BaseException) -> bool:
     return text.startswith("Corruption") or (text.startswith("IO error") and "No such file" in text)
 
 
+def _is_young(message: Any) -> bool:
+    """Whether Faust's message was appended so lately that nothing behind it can have been compacted."""
+    return message.timestamp is not None and time.time() - message.timestamp < YOUNG_SECONDS
+
+
 def _flaw(path: Path) -> str | None:
     """Why the files of a database are not what it wrote, None if nothing speaks against them. Nothing is changed.
 
@@ -209,7 +214,7 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
         """What the changelog of a partition told so far."""
         found = self.replays.get(partition)
         if found is None:
-            found = self.replays[partition] = Replay(self._decode_header)
+            found = self.replays[partition] = Replay(self._decode_header, _is_young)
         return found
 
     def apply(self, message: Any) -> None:

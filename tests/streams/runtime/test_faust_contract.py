@@ -91,6 +91,7 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (BaseThread, "on_partitions_assigned", ["threadsafe_partitions_assigned"]),
         (BaseThread, "on_partitions_revoked", ["threadsafe_partitions_revoked"]),
         (driver.Consumer, "_new_consumer_thread", ["AIOKafkaConsumerThread(self, loop=self.loop, beacon=self.beacon)"]),
+        (driver.Consumer, "_to_message", ["timestamp_s = timestamp / 1000.0"]),
         (driver.Producer, "_new_producer", ["_settings_extra()"]),
         (driver.Producer, "on_start", ["self._producer = self._new_producer()"]),
         (AIOKafkaConsumer, "start", ["self._fetch_min_bytes", "self._fetch_max_wait_ms", "self._coordinator"]),

@@ -150,6 +150,24 @@ def test_rows_written_by_hand_before_a_stray_do_not_count(stand: Stand) -> None:
     assert store.replays[0].losers == {b"v", b"t", HEADER_KEY} and store.replays[0].hold == 1
 
 
+@pytest.mark.parametrize(("young", "met", "counts"), [(True, True, False), (False, True, True), (True, False, True)])
+def test_a_transactions_marker_is_no_compacted_header(stand: Stand, young: bool, met: bool, counts: bool) -> None:
+    """Both leave a gap behind the rows; only where it cannot have been compaction it was somebody's marker."""
+    if met:
+        batch(stand, 0, {"t": row(1)}, asked=1)
+    by_hand(stand, {"v": row(4), "marker": row(1)})
+    marker = stand.changelog[0].pop()
+    stand.changelog[0].append(None)  # its offset is taken
+    batch(stand, 0, {"t": row(2)}, asked=2)
+    store = stand.store()
+    store.replays[0] = Replay(stand.headers.decode, lambda message: young)
+    for message in filter(None, stand.changelog[0]):
+        store.apply(message)
+    assert (read(stand, "v") == row(4)) is counts
+    assert (b"v" in store.replays[0].losers) is not counts
+    assert store.replays[0].hold == (marker.offset - 2 if not counts else marker.offset)
+
+
 def test_a_forged_count_takes_no_compacted_rows_with_it(stand: Stand) -> None:
     batch(stand, 0, {"t": row(1)}, asked=1)
     batch(stand, 2, {"u": row(1)}, asked=2)
