@@ -13,7 +13,7 @@ from ops.cli.options import Broker, Config, Data, Sets, settings_of
 from ops.cli.roles import with_instance
 from ops.logs import configure_logging
 from ops.roles.coordinator import run_coordinator
-from schemas.errors import OperatorError
+from schemas.errors import OperatorError, SchemaError
 from streams.runtime.exits import EXIT_OPERATOR
 
 Instance = Annotated[
@@ -40,7 +40,7 @@ def coordinator(
         end_with_supervisor(settings.coordinator.stop_seconds)
     try:
         code = asyncio.run(run_coordinator(settings, ready_file))
-    except OperatorError as error:
+    except (OperatorError, SchemaError) as error:
         report(error)
         code = EXIT_OPERATOR
     raise typer.Exit(code)

@@ -35,7 +35,7 @@ async def test_a_second_writer_by_hand(
     """While the owner runs its next batch is fenced; while it is stopped its next start ignores what it finds."""
     async with run("a second writer by hand", broker, tmp_path, seed=101) as made:
         system, coordinator = made.system, made.system.coordinator
-        made.may_exit = {str(EXIT_FENCED)}
+        made.may_exit = {str(EXIT_FENCED), str(EXIT_KAFKA)}
         tasks, agents = _changelogs(made)
         await system.ready()
         await made.submitter.feed(60)
