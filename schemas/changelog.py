@@ -52,7 +52,12 @@ class ChangelogHeader(Record):
 
 
 class WakeRecord(Record):
-    """Asks the row of `key` whether something is due; void if its version moved on."""
+    """Asks the row of `key` whether something is due; void if its version moved on.
+
+    due: its timer has passed by the partition's time. A row that is only asked whether it could move must leave its timers
+    alone: what would stop them may lie unread in the log.
+    """
 
     key: str
     version: int
+    due: bool = True

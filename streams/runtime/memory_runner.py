@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from schemas.changelog import HEADER_KEY, WakeRecord
+from schemas.changelog import HEADER_KEY
 from streams.processor import EnsureTopic, Processor, ProcessorSpec, Share
 from streams.runtime.arrivals import Arrivals
 from streams.runtime.batch import run_batch
@@ -25,7 +25,7 @@ from streams.runtime.memory_table import MemoryTable
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Arrival, Flush, Part, Partition
 from streams.runtime.replay import Leaving, Replay, claims, let_leave
-from streams.runtime.wakes import Wake, Wakes
+from streams.runtime.wakes import Wake, Wakes, wake_records
 from streams.runtime.wire import Delivery, Encoded
 
 Make = Callable[[Share], Processor[Any]]
@@ -229,7 +229,7 @@ class MemoryRunner:
         log, limit = self.process.log, self.process.settings.coordinator.batch_records
         places = self._unread()
         if self._rng is not None:
-            places = self._rng.sample(places, self._rng.randint(min(1, len(places)), len(places)))
+            places = self._rng.sample(places, self._rng.randint(0, len(places)))
         found: list[Arrival] = []
         self.moved = True
         for place in places:
@@ -350,8 +350,8 @@ class MemoryRunner:
         topic = self.process.wire.real(self.spec.wakes.name)
         encode = self._wake_codec.encode
         outputs = [
-            Encoded(topic, number, key.encode(), encode(WakeRecord(key=key, version=version)), ())
-            for number, key, version in [*ready, *wakes.due(now, ends)]
+            Encoded(topic, number, record.key.encode(), encode(record), ())
+            for number, record in wake_records(ready, wakes.due(now, ends))
         ]
         await landed(self.send(outputs), "wakes sent")
         self.look = True

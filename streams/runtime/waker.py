@@ -15,7 +15,6 @@ import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from schemas.changelog import WakeRecord
 from schemas.errors import BrokerUnavailable
 from schemas.settings import Settings
 from streams.processor import ProcessorSpec
@@ -24,7 +23,7 @@ from streams.runtime.faust_app import App
 from streams.runtime.outbox import Outbox, acked
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Partition
-from streams.runtime.wakes import Clock, Wakes
+from streams.runtime.wakes import Clock, Wakes, wake_records
 from streams.runtime.wire import Encoded, Wire
 
 log = structlog.get_logger("coordinator")
@@ -75,8 +74,8 @@ class Waker:
             now = self._clock.now()  # before the ends are asked for: a time at which they were all read is wanted
             ends = await self._ends(ripe) if ripe else {}
             outputs = [
-                Encoded(self._topic, number, key.encode(), self._codec.encode(WakeRecord(key=key, version=version)), ())
-                for number, key, version in [*ready, *wakes.due(now, ends)]
+                Encoded(self._topic, number, record.key.encode(), self._codec.encode(record), ())
+                for number, record in wake_records(ready, wakes.due(now, ends))
             ]
             await acked(await outbox.send(outputs), self._ack_seconds)
         except (KafkaError, BrokerUnavailable, TimeoutError) as error:

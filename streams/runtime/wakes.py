@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
+from schemas.changelog import WakeRecord
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Partition
 
@@ -52,6 +53,13 @@ def partition_time(partition: Partition, topics: tuple[str, ...], now: int, ends
         if partition.seen.get(topic, -1) + 1 < ends[topic, partition.number]
     ]
     return min(late) if late else now
+
+
+def wake_records(ready: Iterable[Wake], due: Iterable[Wake]) -> Iterator[tuple[int, WakeRecord]]:
+    """Partition and record of each wake; those that are only asked whether they could move say so."""
+    for wakes, is_due in ((ready, False), (due, True)):
+        for number, key, version in wakes:
+            yield number, WakeRecord(key=key, version=version, due=is_due)
 
 
 class Wakes:

@@ -5,6 +5,7 @@ A wake says only "look again"; what is due is read from the row, so a wake too m
 
 from __future__ import annotations
 
+from schemas.changelog import WakeRecord
 from schemas.task_row import TaskRow
 from schemas.tasks import IN_FLIGHT, TERMINAL, TaskEventKind, TaskState
 from streams.faults import Fault, fault
@@ -20,21 +21,31 @@ def woken(know: Knowledge, row: TaskRow, event: Event) -> Change[TaskRow] | None
     """The transition that is due, or None."""
     if row.state in TERMINAL:
         return None
-    if event.now >= row.expires_at:
+    now = _time_of(event)
+    if now >= row.expires_at:
         seconds = (row.expires_at - row.created_at) // SECOND
         error = fault("expired", seconds).error(agent_id=row.agent_id, attempt=row.attempts)
         return Change(finish(row, event, TaskEventKind.EXPIRED, TaskState.FAILED, error=error))
     if row.state in IN_FLIGHT:
-        return _in_flight(know, row, event)
+        return _in_flight(know, row, event, now)
     if row.state is TaskState.QUEUED:
-        return _queued(know, row, event)
-    if 0 < row.due_at <= event.now:
+        return _queued(know, row, event, now)
+    if 0 < row.due_at <= now:
         return _pending(know, row, event) if row.state is TaskState.PENDING else _retrying(know, row, event)
     return _orphan(know, row, event)
 
 
-def _in_flight(know: Knowledge, row: TaskRow, event: Event) -> Change[TaskRow] | None:
-    if event.now >= row.due_at:
+def _time_of(event: Event) -> int:
+    """The time by which timers are judged: none for a row that was only asked whether it could move.
+
+    Such a question comes while inputs are still unread, and among them may be the report that the timer waits for.
+    """
+    record = event.record
+    return event.now if not isinstance(record, WakeRecord) or record.due else 0
+
+
+def _in_flight(know: Knowledge, row: TaskRow, event: Event, now: int) -> Change[TaskRow] | None:
+    if now >= row.due_at:
         return Change(timed_out(know, row, event))
     if row.agent_id is None or know.directory.up(row.agent_id):
         return None
@@ -52,7 +63,7 @@ def _orphan(know: Knowledge, row: TaskRow, event: Event) -> Change[TaskRow] | No
     return Change(finish(row, event, TaskEventKind.FAILED, TaskState.FAILED, error=error))
 
 
-def _queued(know: Knowledge, row: TaskRow, event: Event) -> Change[TaskRow] | None:
+def _queued(know: Knowledge, row: TaskRow, event: Event, now: int) -> Change[TaskRow] | None:
     orphan = _orphan(know, row, event)
     if orphan is not None:
         return orphan
@@ -64,7 +75,7 @@ def _queued(know: Knowledge, row: TaskRow, event: Event) -> Change[TaskRow] | No
     if placing.route is not None:
         # It has a route at last and waits in its pool's queue from now on.
         return Change(queued(know, row, event, TaskEventKind.QUEUED, placing))
-    if placing.fault is not None and event.now >= row.grace_until:
+    if placing.fault is not None and now >= row.grace_until:
         return Change(finish(row, event, TaskEventKind.FAILED, TaskState.FAILED, error=placing.fault.error()))
     return None
 

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.partitioning import home
 from streams.runtime.partition import Partition
-from streams.runtime.wakes import ONCE, Clock, Wakes, partition_time
+from streams.runtime.wakes import ONCE, Clock, Wakes, partition_time, wake_records
 from tests.streams.runtime.tally import SPEC, Stand, Wish, keys_at
 
 K, L = keys_at(0, 2, home)
@@ -101,3 +101,8 @@ def test_the_clock_follows_the_brokers() -> None:
     assert clock.now() == 1_007_000_000, "a slow append says too little"
     clock.learn(1000.0, 1000.01, 1_000_004)
     assert clock.now() == 1_000_000_000, "within the step of append times the clocks are equal"
+
+
+def test_a_wake_says_whether_its_timer_is_due() -> None:
+    made = list(wake_records([(0, "a", 1)], [(1, "b", 2)]))
+    assert [(number, wake.key, wake.version, wake.due) for number, wake in made] == [(0, "a", 1, False), (1, "b", 2, True)]

@@ -179,10 +179,10 @@ class World:
         )  # fmt: skip
         return self.deliver(self.event(TASK_REPORTS, task_id, record))
 
-    def wake(self, task_id: str = "t", version: int | None = None) -> Any:
+    def wake(self, task_id: str = "t", version: int | None = None, due: bool = True) -> Any:
         """A wake of the row as it is."""
         row = self.rows.get(task_id)
-        record = WakeRecord(key=task_id, version=version if version is not None else (row.version if row else 1))
+        record = WakeRecord(key=task_id, version=version if version is not None else (row.version if row else 1), due=due)
         return self.deliver(self.event(wakes_topic("tasks"), task_id, record))
 
     def settle_ready(self, rounds: int = 10) -> list[str]:
