@@ -7,7 +7,6 @@ note; a second copy does nothing; a record that no rule can take leaves a dead l
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -235,7 +234,7 @@ class Owner:
     def _remember_due(self, partition: Partition, key: str, row: Any) -> None:
         due = self.processor.due(row)
         if due is not None:
-            heapq.heappush(partition.timers, (due, key, row.version))
+            partition.wake_at(due, key, row.version)
 
     # --- at a claim, and at a flush
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import heapify, heappush
 from typing import Any, NamedTuple
 
 from schemas.base import Record
@@ -17,6 +18,9 @@ from streams.runtime.wire import Delivery, Encoded, Source, Unreadable
 
 RECORD_ROOM_BYTES = 80
 """Room that a record needs in a batch besides its key, value and headers."""
+
+SPARE_TIMERS = 1000
+"""Timers of rows that moved on are looked for only when there are more of them than this."""
 
 HEADER_ROOM_BYTES = 60_000
 """Room kept in a changelog batch for its header row."""
@@ -80,6 +84,18 @@ class Partition:
         """The offsets at which reading begins are known, so it is known which tails are to be read."""
         self.seen = {topic: offset - 1 for topic, offset in starts.items()}
         self.left = {topic for topic, end in self.tail.items() if self.seen.get(topic, end) < end}
+
+    def wake_at(self, due: int, key: str, version: int) -> None:
+        """Set a row's timer. Those of rows that moved on are thrown out when they are most of the heap.
+
+        A task that ends in a second leaves one for its attempt's whole time limit, five minutes by default: a busy
+        coordinator would keep a million of them.
+        """
+        heappush(self.timers, (due, key, version))
+        if len(self.timers) > 2 * len(self.open) + SPARE_TIMERS:
+            rows = self.open
+            self.timers = [timer for timer in self.timers if getattr(rows.get(timer[1]), "version", None) == timer[2]]
+            heapify(self.timers)
 
     def header(self, base: int, count: int, instance: str, seq: int, notes: list[NoteRecord]) -> ChangelogHeader:
         """The header row for a batch of `count` records expected at `base`."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop
+from types import SimpleNamespace
+
 from schemas.changelog import ChangelogHeader, InputOffset, NoteRecord, Origin
-from streams.runtime.partition import RECORD_ROOM_BYTES, ChangelogRecord, Flush, Partition, size_of
+from streams.runtime.partition import RECORD_ROOM_BYTES, SPARE_TIMERS, ChangelogRecord, Flush, Partition, size_of
 
 NOTE = NoteRecord(topic="asked", offset=3, position="p.asked.0.3", kind="refused", error="no", at=5, seq=6)
 HEADER = ChangelogHeader(
@@ -39,6 +42,22 @@ def test_an_input_that_is_not_read_has_no_tail() -> None:
     partition = Partition.recovered(0, 13, HEADER)
     partition.positioned({"more": 0})
     assert partition.left == {"more"}
+
+
+def test_timers_of_rows_that_moved_on_do_not_pile_up() -> None:
+    partition = Partition(0, 0)
+    for number in range(10):
+        partition.open[f"open-{number}"] = SimpleNamespace(version=2)  # type: ignore[assignment]
+        partition.wake_at(5_000 + number, f"open-{number}", 1)
+        partition.wake_at(9_000 - number, f"open-{number}", 2)
+    for number in range(20 * SPARE_TIMERS):
+        partition.wake_at(number, f"gone-{number}", 1)
+    assert len(partition.timers) <= 2 * 10 + SPARE_TIMERS + 1
+    partition.timers = [timer for timer in partition.timers if not timer[1].startswith("gone")]
+    heapify(partition.timers)
+    assert [heappop(partition.timers) for _ in range(10)] == [
+        (9_000 - number, f"open-{number}", 2) for number in reversed(range(10))
+    ]
 
 
 def test_a_batch_counts_its_bytes() -> None:
