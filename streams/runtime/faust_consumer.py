@@ -172,7 +172,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if records is None or self.should_stop:
             return
         if not self.flow_active:
-            await self.perform_seek()
+            try:
+                await self.perform_seek()
+            except IllegalStateError:
+                log.info("seek_after_revocation")  # the next assignment seeks
             return
         generation = self.app.consumer_generation_id
         for partition, taken in records.items():
