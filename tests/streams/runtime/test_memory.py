@@ -186,6 +186,21 @@ def test_what_was_not_landed_is_not_done(place: Place) -> None:
     assert place.events() == []
 
 
+def test_a_claim_removes_what_was_published_late_of_an_agent_that_is_gone(place: Place) -> None:
+    coordinator = place.coordinator()
+    place.tell("a", "register", definition=AgentDefinition(agent_id="a", agent_type="t"))
+    coordinator.run()
+    late = [(each.key, each.value, each.headers) for each in place.log.read("m.agents.registry", home("a", 2), 0, 1)]
+    place.tell("a", "unregister")
+    coordinator.run()
+    coordinator.kill()
+    place.log.append("m.agents.registry", home("a", 2), late)
+    place.log.trim("m.agents.registry", home("a", 2), place.log.end("m.agents.registry", home("a", 2)) - 1)
+    place.coordinator().run()
+    last = place.log.read("m.agents.registry", home("a", 2), 0, 100)[-1]
+    assert (last.key, last.value) == (b"a", None)
+
+
 def test_finished_rows_leave_oldest_first() -> None:
     table = MemoryTable()
     for at, key in ((30, b"c"), (10, b"a"), (20, b"b")):
