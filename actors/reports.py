@@ -58,9 +58,7 @@ class Reporter:
         value = self._codec.encode_fields(self._record(work, kind, result, error))
         self._send(Report(work.task.task_id, value, work.headers, work if final else None))
 
-    def _record(
-        self, work: Work, kind: ReportKind, result: str | None, error: TaskError | None
-    ) -> dict[str, Any]:
+    def _record(self, work: Work, kind: ReportKind, result: str | None, error: TaskError | None) -> dict[str, Any]:
         """The fields of a report; to make a TaskReport of them first would cost more than all the rest."""
         task, number, position, agent_id = work.task, work.reports, work.position, work.mailbox.agent_id
         work.reports = number + 1

@@ -126,7 +126,9 @@ class Runner:
     def _still_running(self, work: Work) -> None:
         box = work.mailbox
         self._deaf[work] = box.agent_id
-        self._log.warning("handler_ignores_cancel", agent=box.agent_id, task=work.task.task_id, attempt=work.task.attempt)
+        self._log.warning(
+            "handler_ignores_cancel", agent=box.agent_id, task=work.task.task_id, attempt=work.task.attempt
+        )
         held = list(self._deaf.values()).count(box.agent_id)
         if held >= box.max_in_flight:
             self._wear(f"{held} cancelled handlers of agent '{box.agent_id}' do not end and hold all of its slots")

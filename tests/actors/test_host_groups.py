@@ -36,11 +36,16 @@ def named(stage: Stage, host: str) -> Stage:
 
 async def test_an_agent_is_hosted_in_one_group_only(broker: str, tmp_path: Path) -> None:
     """The second host is told who is first, changes nothing in the registry, and the first works on alone."""
-    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=2) as stage, stage.host(Actor("echo", echo)):
+    async with (
+        Stage.open(broker, tmp_path, actors__session_timeout_seconds=2) as stage,
+        stage.host(Actor("echo", echo)),
+    ):
         await stage.commands(len)
         other = named(stage, "second")
         changed = Actor("echo", echo, capabilities=["more"])
-        with pytest.raises(OperatorError, match=r"'echo' is hosted already, in the consumer group '.*actors\.main'") as no:
+        with pytest.raises(
+            OperatorError, match=r"'echo' is hosted already, in the consumer group '.*actors\.main'"
+        ) as no:
             async with other.host(changed, Actor("new", echo)):
                 pass
         assert "`--host main` shares its work" in no.value.hint
@@ -71,7 +76,10 @@ async def test_a_group_of_its_own_is_shared_by_hosts_of_any_name(broker: str, tm
         actors = [Actor("own", echo, config={"own_group": True, "inbox_partitions": 4}), Actor("shared", echo)]
         await stage.enrol(*actors, partitions=4)
         env = {"TROUPE_ACTORS__HOST": "one"}
-        async with process(stage, file=FILE, **env), process(stage, file=FILE, TROUPE_ACTORS__HOST="two", ONLY="own") as two:
+        async with (
+            process(stage, file=FILE, **env),
+            process(stage, file=FILE, TROUPE_ACTORS__HOST="two", ONLY="own") as two,
+        ):
             await asyncio.sleep(1)
             await stage.assign_many("own", [assignment(f"t{n:03}") for n in range(200)])
             await stage.assign("shared", "s", {})

@@ -323,7 +323,9 @@ async def test_a_full_agent_does_not_hold_back_another(broker: str, tmp_path: Pa
         assert diary.begun == [f"f{n:03}/1" for n in range(200)]
 
 
-async def test_a_handler_that_goes_on_after_its_cancel_knows_it_and_reports_nothing(broker: str, tmp_path: Path) -> None:
+async def test_a_handler_that_goes_on_after_its_cancel_knows_it_and_reports_nothing(
+    broker: str, tmp_path: Path
+) -> None:
     known: list[bool] = []
 
     async def stubborn(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def agents() -> list[Actor]:
 
 
 @contextlib.asynccontextmanager
-async def hosted(settings: Settings, version: int, words: list[str], slots: int = 10) -> AsyncIterator[subprocess.Popen]:
+async def hosted(
+    settings: Settings, version: int, words: list[str], slots: int = 10
+) -> AsyncIterator[subprocess.Popen]:
     """`troupe run` of a file, ready; asked to stop at the end if it still runs."""
     folder = settings.data_dir / "agents"
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,11 +116,11 @@ async def test_an_agent_comes_changes_and_goes(broker: str, tmp_path: Path) -> N
         async with hosted(made.settings, 1, ["sums"]):
             first = await ended(client, await client.submit(required_capabilities=["sums"], payload={}))
             early = await ended(client, waiting)
-        assert first.status is TaskState.COMPLETED and first.result == '{\"version\":1}'
+        assert first.status is TaskState.COMPLETED and first.result == '{"version":1}'
         assert early.status in (TaskState.COMPLETED, TaskState.FAILED)  # by how long a host takes to start
         async with hosted(made.settings, 2, ["products"], slots=1) as process:
             second = await ended(client, await client.submit(required_capabilities=["products"], payload={}))
-            assert second.result == '{\"version\":2}'
+            assert second.result == '{"version":2}'
             gone = await ended(client, await client.submit(required_capabilities=["sums"], payload={}))
             assert gone.status is TaskState.FAILED
             two = [await client.submit(agent_id="newcomer", payload={"seconds": 5}) for _ in range(2)]
@@ -134,7 +136,7 @@ async def test_an_agent_comes_changes_and_goes(broker: str, tmp_path: Path) -> N
             assert process.poll() is None
         async with hosted(made.settings, 3, ["products"]):
             back = await ended(client, await client.submit(required_capabilities=["products"], payload={}))
-            assert back.result == '{\"version\":3}'
+            assert back.result == '{"version":3}'
 
 
 async def test_a_host_that_does_not_come_back_is_offline_and_its_tasks_wait_for_another(
