@@ -29,9 +29,7 @@ class MemoryStage(Stage):
 
     def _started(self) -> MemoryCoordinator:
         rules = processors(self.settings, troupe(), self.codecs)
-        return MemoryCoordinator(
-            self.settings, rules, self.codecs, self.log, lambda: self.clock.now, disk=self.disk
-        )
+        return MemoryCoordinator(self.settings, rules, self.codecs, self.log, lambda: self.clock.now, disk=self.disk)
 
     def append(self, topic: str, partition: int, key: bytes | None, value: bytes) -> str:
         return f"{topic}.{partition}.{self.log.append(topic, partition, [(key, value, ())])}"

@@ -50,7 +50,7 @@ def settings_for(bootstrap: str, prefix: str, **others: Any) -> Settings:
     return Settings(
         kafka=Kafka(bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=PARTITIONS),
         coordinator=Coordinator(wake_again_seconds=0.3, idle_seconds=0.02),
-        tasks=Tasks(timeout_seconds=2),
+        tasks=Tasks(timeout_seconds=60),
         error_recovery=ErrorRecovery(max_retries=1, retry_delay=0.1),
         routing=Routing(grace_seconds=0.5),
         agents=Agents(missed_heartbeats=2),

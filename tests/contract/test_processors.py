@@ -120,7 +120,7 @@ def test_a_failure_is_retried_and_a_second_one_is_the_last(stage: Stage, fresh: 
 def test_an_attempt_without_an_answer_times_out(stage: Stage, fresh: Fresh) -> None:
     agent, skill = worker(stage, fresh)
     task = fresh("task")
-    stage.submit(task, required_capabilities=[skill])
+    stage.submit(task, required_capabilities=[skill], timeout_seconds=2)
     _, timed_out, _ = stage.see(task, "assigned", "retry_scheduled", "assigned")
     assert timed_out.error is not None and timed_out.error.code == "timeout"
     stage.report(task, agent, "completed", 2)
@@ -188,7 +188,7 @@ def test_what_cannot_be_read_is_kept_and_the_next_record_flows(stage: Stage, fre
 def test_tasks_of_an_agent_that_dies_move_to_another(stage: Stage, fresh: Fresh) -> None:
     agent, skill = worker(stage, fresh, heartbeat_s=1)
     task = fresh("task")
-    stage.submit(task, required_capabilities=[skill], timeout_seconds=60)
+    stage.submit(task, required_capabilities=[skill])
     stage.see(task, "assigned")
     other = fresh("agent")
     stage.agent(other, skill)
@@ -203,13 +203,13 @@ def test_tasks_of_an_agent_that_dies_move_to_another(stage: Stage, fresh: Fresh)
 def test_a_coordinator_that_was_killed_goes_on(stage: Stage, fresh: Fresh, keeps_store: bool) -> None:
     agent, skill = worker(stage, fresh)
     before, held = fresh("task"), fresh("task")
-    stage.submit(before, required_capabilities=[skill], timeout_seconds=60)
+    stage.submit(before, required_capabilities=[skill])
     stage.submit(held, required_capabilities=[skill], hold=True)
     stage.see(before, "assigned")
     stage.see(held, "accepted")
     stage.crash(keeps_store)
     stage.report(before, agent, "completed")
-    stage.submit(before, required_capabilities=[skill], timeout_seconds=60)
+    stage.submit(before, required_capabilities=[skill])
     stage.submit(held, kind="execute")
     assert stage.result(before).status == "completed"
     stage.see(held, "accepted", "assigned")

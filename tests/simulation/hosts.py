@@ -20,7 +20,7 @@ from tests.simulation.installation import PARTITIONS, SECOND, RecordedLog
 from tests.simulation.users import Users, definition_of
 
 HEARTBEAT = 5 * SECOND
-OUTCOMES = ("completed",) * 8 + ("failed",) * 2 + ("fatal", "hang", "late", "twice")
+OUTCOMES = ("completed",) * 7 + ("brink",) * 4 + ("failed",) * 2 + ("fatal", "hang", "late", "twice")
 
 
 @dataclass
@@ -115,6 +115,8 @@ class Host:
         until = self.log.clock.now + after
         if outcome == "late":
             until = max(until, task.deadline_at + SECOND)
+        if outcome == "brink":  # in time, but not by much
+            until = max(self.log.clock.now, task.deadline_at - self.rng.choice([1_000, SECOND, 2 * SECOND]))
         self.works.append(Work(stored.offset, task.task_id, task.epoch, task.attempt, until, outcome))
         return f"takes {task.task_id} epoch {task.epoch}, will be {outcome}"
 

@@ -143,5 +143,3 @@ class Judge(Checker):
                     committed = log.committed("s.coordinator", name, number)
                     if (committed or (0, ""))[0] != log.end(name, number):
                         self._bad["I6 not read to its end"].append(f"{name}.{number} {committed}")
-
-

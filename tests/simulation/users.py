@@ -31,6 +31,8 @@ class Users:
     entries: list[Entry] = field(default_factory=list)
     commands: set[str] = field(default_factory=set)
     tasks: list[Entry] = field(default_factory=list)
+    plain: bool = False
+    """Whether all tasks ask for the same and nothing else happens, so that they queue up."""
 
     def act(self) -> str:
         """One record from somebody; returns what it was."""
@@ -40,7 +42,7 @@ class Users:
             return self._garbage()
         if kind == "weight":
             return self._weight()
-        if kind == "task" or not recent:
+        if kind == "task" or not recent or self.plain:
             return self._submit()
         entry = self.rng.choice(recent)
         if kind == "repeat":
@@ -57,6 +59,11 @@ class Users:
     def _submit(self) -> str:
         task_id, rng = f"t{len(self.tasks)}", self.rng
         fields: dict[str, Any] = {"required_capabilities": ["work"], "type": "sim"}
+        if self.plain:
+            value = self._encoded(task_id, payload=json.dumps({"n": len(self.tasks)}), **fields)
+            entry = Entry(self.log.clock.now, task_id, "task", value)
+            self.tasks.append(entry)
+            return self._put(entry, task_id)
         if rng.random() < 0.2:
             fields["agent_id"] = rng.choice(AGENTS)
         if rng.random() < 0.1:

@@ -7,8 +7,6 @@ Then the log is judged. A run is made of its seed and of the rules that are swit
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from ops.memory.clock import VirtualClock
 from ops.memory.installation import memory_codecs
@@ -18,6 +16,7 @@ from streams.runtime.memory_group import Group
 from streams.runtime.memory_log import Producer
 from streams.runtime.memory_strands import Strand
 from streams.runtime.memory_table import Disk
+from tests.simulation.faults import Faults, Seat
 from tests.simulation.hosts import Host
 from tests.simulation.installation import AGENTS, PARTITIONS, SECOND, new_log, settings_of
 from tests.simulation.users import Users
@@ -29,8 +28,8 @@ BUGS = 71
 
 BUSY = {"coordinator": 40, "land": 30, "user": 4, "agent": 14, "time": 6}
 RARE = {
-    "crash": 1.2, "pause": 1.2, "rebalance": 0.4, "agent dies": 0.4, "compact": 0.2, "ghost": 2, "long jump": 0.05,
-    "unregister": 0.1, "doze": 1, "slow": 1,
+    "crash": 1.2, "pause": 1.2, "rebalance": 0.4, "agent dies": 0.8, "compact": 0.2, "ghost": 2, "long jump": 0.05,
+    "unregister": 0.1, "doze": 1, "slow": 1, "overtaken": 0.6,
 }  # fmt: skip
 
 
@@ -38,16 +37,7 @@ class Violation(AssertionError):
     """Something happened that must not, whatever the log says."""
 
 
-@dataclass
-class Seat:
-    """The place of one coordinator: its machine's disk, and who runs there now, if anybody."""
-
-    instance: str
-    disk: Disk = field(default_factory=Disk)
-    process: MemoryCoordinator | None = None
-
-
-class World:
+class World(Faults):
     """See above. `coordinator` is the class of the processes, `host` that of the agents: what a mutant replaces."""
 
     def __init__(
@@ -64,12 +54,14 @@ class World:
         self.group = Group(PARTITIONS, self._spread)
         self.ghosts: list[Producer] = []
         self.users = Users(self.log, self.codecs, self.rng)
-        agents = AGENTS[: self.rng.choice([1, 2, 2])]
+        crowded = self.users.plain = self.rng.random() < 0.25
+        agents = AGENTS[: 1 if crowded else self.rng.choice([1, 2, 2])]
         self.hosts = [host(agent_id, self.log, self.codecs, self.rng, self.users) for agent_id in agents]
         self.away: set[str] = set()
         self.seats = [Seat(name) for name in INSTANCES[: self.rng.choice([1, 2, 2])]]
         self.limit = self.rng.randint(3, 14)
         weights = BUSY | {name: weight * self.rng.choice([0, 1, 4]) for name, weight in RARE.items()}
+        weights["user"] *= 4 if crowded else 1
         weights["land"] *= self.rng.choice([0.3, 1, 3])
         self._actions, self._weights = list(weights), list(weights.values())
         self._calm = False
@@ -91,14 +83,10 @@ class World:
             self.start(seat)
         for host in self.hosts:
             self.say(host.agent_id, host.register())
-        doing: dict[str, Callable[[], None]] = {
-            "coordinator": self.coordinator, "land": self.land, "user": self.user, "agent": self.agent,
-            "time": self.time, "crash": self.crash, "pause": self.pause, "rebalance": self.rebalance,
-            "agent dies": self.agent_dies, "compact": self.compact, "ghost": self.ghost,
-            "long jump": self.long_jump, "unregister": self.unregister, "doze": self.doze, "slow": self.slow,
-        }  # fmt: skip
+        if self.rng.random() < 0.8:
+            self._settle()  # most runs begin with agents that are there; some with the dawn of everything
         for action in self.rng.choices(self._actions, self._weights, k=actions):
-            doing[action]()
+            getattr(self, action.replace(" ", "_"))()
         self.calm_down()
 
     def start(self, seat: Seat) -> None:
@@ -193,157 +181,6 @@ class World:
             assert seat.process is not None
             if not seat.process.asleep:
                 seat.process.heartbeat_at = self.clock.now
-
-    # --- faults
-
-    def crash(self) -> None:
-        """A process is killed; its disk may be lost with it, its last words may be heard, and commits may go back."""
-        seats = [seat for seat in self.seats if seat.process is not None]
-        if not seats:
-            return
-        seat = self.rng.choice(seats)
-        if seat.instance not in self.away and self.rng.random() < 0.3:
-            self._until_it_writes(seat)
-            if seat.process is None:
-                return
-        self.say(seat.instance, "is killed")
-        self._died(seat)
-        self.away.discard(seat.instance)
-        if self.rng.random() < 0.4:
-            self.ghosts = []
-        if self.rng.random() < 0.35:
-            self.say(seat.instance, "loses its disk")
-            seat.disk = Disk()
-        if self.rng.random() < 0.4:
-            self._expel(seat)
-        if self.rng.random() < 0.3:
-            self._rewind()
-
-    def _expel(self, seat: Seat) -> None:
-        self.say("group", f"expels {seat.instance}")
-        self.group.leave(seat.instance)
-
-    def _rewind(self) -> None:
-        """Somebody sets offsets back: more is delivered again than a crash would."""
-        for (group, topic, partition), (offset, _) in list(self.log.commits().items()):
-            if group == "s.coordinator" and self.rng.random() < 0.3:
-                back = self.rng.randint(0, offset)
-                self.log.commit(group, topic, partition, back)
-                self.say("somebody", f"sets {topic}.{partition} from {offset} to {back}")
-
-    def pause(self) -> None:
-        """A process stops for longer than its session; or one that did goes on, not knowing."""
-        asleep = [seat for seat in self.seats if seat.instance in self.away and seat.process is not None]
-        if asleep:
-            seat = self.rng.choice(asleep)
-            self.away.discard(seat.instance)
-            self.say(seat.instance, "goes on")
-            assert seat.process is not None
-            if self.rng.random() < 0.3:
-                seat.process.asleep = False  # the first thing that it does is to hear of the group
-            return
-        seats = [seat for seat in self._awake() if seat.process is not None and not seat.process.asleep]
-        if seats:
-            seat = self.rng.choice(seats)
-            if self.rng.random() < 0.6:
-                self._until_it_writes(seat)
-                if seat.process is None:
-                    return
-            self.away.add(seat.instance)
-            assert seat.process is not None
-            seat.process.asleep = True
-            self.say(seat.instance, "falls asleep")
-            if self.rng.random() < 0.7:
-                self._pass(7 * SECOND)
-                self._expel(seat)
-
-    def _until_it_writes(self, seat: Seat) -> None:
-        """Go on, without a network, until a batch for a changelog is on its way: what is worth being late with."""
-        for _ in range(30):
-            process = seat.process
-            if process is None or any(each.topic.endswith("-changelog") for each in process.producer.queue):
-                return
-            self.step(seat, 1)
-
-    def doze(self) -> None:
-        """Every coordinator stands still for less than a session, while agents work and time passes."""
-        self.say("time", "the coordinators stand still")
-        for _ in range(self.rng.choice([6, 12, 18])):
-            self.agent()
-            for host in self.hosts:
-                if host.producer.queue and self.rng.random() < 0.7:
-                    self._land(host.agent_id, host.producer)
-            if self.rng.random() < 0.2:
-                self._pass(SECOND)
-        self._pass(2 * SECOND)
-
-    def slow(self) -> None:
-        """Of some input nothing comes for a while, or it comes again."""
-        seats = self._awake()
-        if not seats:
-            return
-        process = self.rng.choice(seats).process
-        assert process is not None
-        runner = self.rng.choice(process.runners)
-        if runner.slow:
-            self.say(process.instance, f"{runner.spec.name} hears again of {sorted(runner.slow)}")
-            runner.slow.clear()
-        else:
-            runner.slow.add(self.rng.choice(list(runner.topics)))
-            self.say(process.instance, f"{runner.spec.name} hears nothing of {sorted(runner.slow)}")
-
-    def rebalance(self) -> None:
-        self.say("group", "rebalances")
-        self.group.rebalance()
-
-    def agent_dies(self) -> None:
-        """An agent is killed, perhaps for so long that it counts as gone."""
-        host = self.rng.choice(self.hosts)
-        if host.agent_id in self.away:
-            self.away.discard(host.agent_id)
-            self.say(host.agent_id, "comes back")
-            return
-        for _ in range(self.rng.choice([0, 4, 8])):  # what it sends now is still on its way when it dies
-            if host.busy():
-                self.say(host.agent_id, host.step())
-        self.say(host.agent_id, "is killed")
-        if self.rng.random() < 0.5 and host.producer.queue:
-            self.ghosts.append(host.producer)
-        host.begin()
-        if self.rng.random() < 0.6:
-            self.away.add(host.agent_id)
-            if self.rng.random() < 0.5:
-                self._pass(16 * SECOND)
-
-    def unregister(self) -> None:
-        host = self.rng.choice(self.hosts)
-        forced = self.rng.random() < 0.5
-        self.say("user", "unregister at " + self.users.agent_command(host.agent_id, "unregister", force=forced))
-        host.registered = False
-
-    def compact(self) -> None:
-        self.say("broker", "compacts")
-        self.log.compact_all()
-
-    def ghost(self) -> None:
-        """What a dead process had sent, or one that sleeps, arrives late; or it never does."""
-        asleep = [seat.process.producer for seat in self.seats if seat.process and seat.instance in self.away]
-        late = [*self.ghosts, *(producer for producer in asleep if producer.queue)]
-        if late:
-            producer = self.rng.choice(late)
-            if producer.queue and self.rng.random() < 0.8:
-                self._land("late", producer)
-            elif producer in self.ghosts:
-                self.ghosts.remove(producer)
-
-    def long_jump(self) -> None:
-        """All is done that those who are awake can do; then nobody does anything for two hours."""
-        for seat in self.seats:
-            if seat.instance in self.away:
-                self._expel(seat)
-        self._settle()
-        self.say("time", "two hours pass")
-        self._pass(7_200 * SECOND)
 
     # --- the calm
 
