@@ -18,7 +18,7 @@ FOUND = {
     "no-claim": 114,
     "no-header-row": 8,
     "no-origin": 0,
-    "not-rehomed-again": 10,
+    "not-rehomed-again": 88,
     "outputs-before-rows": 2,
     "strays-believed": 4,
     "tail-not-acked-first": 24,
