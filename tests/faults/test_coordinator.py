@@ -46,7 +46,8 @@ async def test_killed_at_each_failpoint(broker: str, tmp_path: Path, endured: En
         assert coordinator.exits[-signal.SIGKILL] == len(points) + 1
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(1, 21), pytest.param(12, 22, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("kills", "seed"), [(2, 21), (12, 22)])
 async def test_killed_at_random_under_load(
     broker: str, tmp_path: Path, endured: Endured, kills: int, seed: int
 ) -> None:
@@ -87,7 +88,8 @@ async def test_killed_in_the_first_flush_after_each_start(
         endured(made.row)
 
 
-@pytest.mark.parametrize(("pauses", "seed"), [(1, 51), pytest.param(8, 52, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("pauses", "seed"), [(1, 51), (8, 52)])
 async def test_a_pause_shorter_than_the_session_times_nothing_out(
     broker: str, tmp_path: Path, endured: Endured, pauses: int, seed: int
 ) -> None:
