@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = "--long"
+IN_PARALLEL = ("-n", "2", "--dist", "loadfile")
+"""Two worker processes, each with a Kafka of its own: most of the time a test waits for one. `-n 0` turns it off."""
 
 
 def checks() -> dict[str, tuple[str, ...]]:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     if LONG in arguments:
         rest += ["-m", "long or not long"]
     print("== pytest", flush=True)
-    code = subprocess.run([sys.executable, "-m", "pytest", *rest], cwd=ROOT, check=False).returncode
+    code = subprocess.run([sys.executable, "-m", "pytest", *IN_PARALLEL, *rest], cwd=ROOT, check=False).returncode
     if failed:
         print(f"failed before the tests: {', '.join(failed)}", flush=True)
     return code or (1 if failed else 0)

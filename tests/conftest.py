@@ -18,6 +18,8 @@ from ops.topics import apply
 from schemas.settings import Coordinator, Kafka, Settings
 from topology import troupe
 
+pytest_plugins = ("tests.faults.report",)
+
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
