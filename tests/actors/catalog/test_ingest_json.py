@@ -97,7 +97,7 @@ def test_a_value_that_cannot_be_kept_names_its_field(ctx: Context) -> None:
         (b'[{"a": 1}, {"a": 2}]', "one JSON document and not JSON lines; .* `jq -c"),
         (b'{\n  "a": 1\n}\n', "one JSON document and not JSON lines"),
         ('{"a": 1}\n'.encode("utf-16"), "is not UTF-8 text"),
-        (gzip.compress(b'{"a": 1}\n'), "is not UTF-8 text; convert or unpack"),
+        (gzip.compress(b'{"a": 1}\n', mtime=0), "is not UTF-8 text; convert or unpack"),
         ("".join(f'{{"c{n}": 1}}\n' for n in range(2001)).encode(), "name more than 2000 fields; are there ids"),
         (b'{"a": 1}\n', "'types' names the column 'b'; the columns are 'a'"),
     ],
