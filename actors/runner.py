@@ -226,7 +226,7 @@ class Runner:
     def _stepped(self) -> None:
         """The lane gave the loop back: it ended, or its handler suspended and the next lane is due."""
         work, self._current = self._current, None
-        if work is not None:
+        if work is not None and work.stage is Stage.RUNNING:  # a cancelled one has a timer of its own
             work.timer = self._loop.call_later(self._limits.report_after_seconds, self._reporter.started, work)
         self._pump()
 

@@ -54,6 +54,7 @@ class Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._sign = 0.0  # monotonic seconds of the loop's last sign of life
+        self._looked = 0.0  # monotonic seconds of the last look
         self._told = 0.0  # seconds of the present hold that were told
         self._stop_by: float | None = None
         self._closed = threading.Event()
@@ -65,6 +66,7 @@ class Watch:
         """Watch the running loop from now on; call it within the loop, once."""
         self._holder, self._loop, self._loop_thread = holder, asyncio.get_running_loop(), threading.get_ident()
         self._give_sign()
+        self._looked = time.monotonic()
         self._thread.start()
 
     def stop_asked(self) -> None:
@@ -86,6 +88,9 @@ class Watch:
         while not self._closed.wait(self._period):
             if self._patience.frozen_after is not None:
                 faulthandler.dump_traceback_later(self._patience.frozen_after, exit=True, file=self._stderr)
+            before, self._looked = self._looked, time.monotonic()
+            if self._looked - before > self._patience.told_after:
+                continue  # the whole process was stopped, not its loop alone, which gets its turn first
             self.look()
 
     def look(self) -> None:

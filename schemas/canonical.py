@@ -48,12 +48,12 @@ def digest(data: bytes) -> str:
 
 
 def _sorted(value: Any) -> str:
-    text = "".join(_pieces(value, 0))
-    if not text.isascii():
-        try:
+    try:
+        text = "".join(_pieces(value, 0))
+        if not text.isascii():
             text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInput(f"no canonical JSON: {error}", code="invalid_request") from error
+    except ValueError as error:  # a number beyond all doubles, half a character
+        raise InvalidInput(f"no canonical JSON: {error}", code="invalid_request") from error
     return text
 
 

@@ -99,5 +99,5 @@ class Intake:
 def _found(message: ConsumerRecord) -> Found:
     return Found(
         message.topic, message.partition, message.offset, message.timestamp * 1000,
-        message.key, message.value or b"", message.headers,
+        message.key, message.value or b"", [(name, value or b"") for name, value in message.headers],
     )  # fmt: skip

@@ -44,7 +44,7 @@ class Arrivals:
                 record.key,
                 record.value,
                 record.timestamp * 1000,
-                tuple(record.headers),
+                tuple([(name, value or b"") for name, value in record.headers]),  # null is legal, and means nothing more
                 record,
             )
             try:

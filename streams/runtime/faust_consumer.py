@@ -14,7 +14,7 @@ from typing import Any
 
 import mode
 import structlog
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from mode.utils.futures import notify
 
@@ -174,8 +174,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if not self.flow_active:
             try:
                 await self.perform_seek()
-            except IllegalStateError:
-                log.info("seek_after_revocation")  # the next assignment seeks
+            except KafkaError as error:  # the broker is away, or a partition is gone: the next assignment seeks
+                log.info("seek_given_up", error=repr(error))
             return
         generation = self.app.consumer_generation_id
         for partition, taken in records.items():

@@ -320,8 +320,11 @@ class MemoryRunner:
 
     async def _ensure(self, topics: Iterable[EnsureTopic]) -> None:
         for wanted in topics:
-            self.process.wire.inbox_partitions(wanted.name, wanted.partitions)
-            self.process.log.create(self.process.wire.real(wanted.name), wanted.partitions)
+            name = self.process.wire.real(wanted.name)
+            there = self.process.log.topics().get(name)
+            if there is None:
+                self.process.log.create(name, wanted.partitions)
+            self.process.wire.inbox_partitions(wanted.name, there or wanted.partitions)  # one that is there keeps its own
 
     def send(self, outputs: Iterable[Encoded]) -> list[Sending]:
         """Hand outputs over, one batch for each partition."""

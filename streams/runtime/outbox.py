@@ -83,7 +83,9 @@ class Outbox:
         self._inboxes: dict[str, tuple[int, int]] = {}  # wanted and found partitions
         self._users: dict[str, tuple[int, float]] = {}
         self._met: set[str] = set()  # topics that the producer knows
+        self._asked: dict[str, asyncio.Future[int]] = {}
         self._admin: AIOKafkaAdminClient | None = None
+        self._starting = asyncio.Lock()
 
     async def send(self, outputs: Sequence[Encoded]) -> Sent:
         """Hand batches to the producer; the futures end with the broker's acks."""
@@ -175,15 +177,22 @@ class Outbox:
             if not count:
                 raise ValueError(f"{topic} refused a record less than {KNOWN_SECONDS:g} s ago")
             return count
+        asked = self._asked.get(topic)
+        if asked is None:  # many replies to a topic, one question about it
+            asked = self._asked[topic] = asyncio.ensure_future(self._ask_partitions(topic))
+            asked.add_done_callback(lambda _: self._asked.pop(topic, None))
+        count = await asyncio.shield(asked)
+        self._users[topic] = count, now + KNOWN_SECONDS
+        return count
+
+    async def _ask_partitions(self, topic: str) -> int:
         async with asyncio.timeout(self._settings.kafka.reply_timeout_seconds):
             admin = await self._started_admin()
             (found,) = await admin.describe_topics([topic])
         wrong = found["error_code"] or next((each["error_code"] for each in found["partitions"]), 0)
         if wrong:
             raise for_code(wrong)(topic)
-        count = len(found["partitions"])
-        self._users[topic] = count, now + KNOWN_SECONDS
-        return count
+        return len(found["partitions"])
 
     async def _replicas(self, admin: AIOKafkaAdminClient) -> int:
         if self._settings.kafka.replication_factor is not None:
@@ -191,10 +200,11 @@ class Outbox:
         return 1 if len((await admin.describe_cluster())["brokers"]) == 1 else 3
 
     async def _started_admin(self) -> AIOKafkaAdminClient:
-        if self._admin is None:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka.bootstrap_servers)
-            await admin.start()
-            self._admin = admin
+        async with self._starting:
+            if self._admin is None:
+                admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka.bootstrap_servers)
+                await admin.start()
+                self._admin = admin
         return self._admin
 
 

@@ -50,3 +50,8 @@ def test_half_a_character_has_no_form() -> None:
 
 def test_the_digest_is_sha256() -> None:
     assert digest(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_a_number_beyond_all_doubles_has_no_form() -> None:
+    with pytest.raises(InvalidInput):
+        canonical({"a": 123456789012345678901, "b": float("inf")})
