@@ -66,7 +66,7 @@ def _refusal(found: Mapping[str, str]) -> OperatorError:
     share = f"`--host {host}` shares its work" if host else '`config={"own_group": True}` shares its work'
     return OperatorError(
         f"Agent '{agent_id}'{more} is hosted already, in the consumer group '{group}'; two groups would run each task twice",
-        hint=f"stop the other host (`troupe ps`), or join it: {share}",
+        hint=f"stop the other host (its `troupe run` or `troupe up`), or join it: {share}",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ops.broker.jars import KAFKA_VERSION, JarCache
 from ops.broker.java import find_java
 from ops.doctor.finding import Finding, error, ok, raised, some, warning
-from ops.running import Entry
+from ops.running import FAILED, Entry
 from schemas.errors import OperatorError
 from schemas.failpoint import VARIABLE as FAILPOINT
 from schemas.settings import ALIASES, Group, Settings, load_settings
@@ -60,7 +60,11 @@ def process_findings(entries: Sequence[Entry]) -> list[Finding]:
     found: list[Finding] = []
     for entry in entries:
         alive = [member.role for member in entry.members if member.birth.process() is not None]
-        gone = [member.role for member in entry.members if member.role not in alive and member.state != "restarting"]
+        left = [member for member in entry.members if member.current_state() == FAILED]
+        remedy = f"mend that, then troupe down --data {entry.data} and troupe up --data {entry.data}"
+        found += [error("processes", f"{member.role} was given up: {member.why}", remedy) for member in left]
+        over = {*alive, *(member.role for member in left)}
+        gone = [member.role for member in entry.members if member.role not in over and member.state != "restarting"]
         again = [member.role for member in entry.members if member.current_state() == "restarting"]
         if "supervisor" not in alive:
             what = f"the supervisor of {entry.data} is gone, and {some(alive)} still run without anybody to watch them"
@@ -68,7 +72,7 @@ def process_findings(entries: Sequence[Entry]) -> list[Finding]:
         elif gone or again:
             what = f"of {entry.data} {some([*gone, *again])} {'is' if len([*gone, *again]) == 1 else 'are'} not running"
             found.append(warning("processes", what, f"read the logs in {entry.data}/logs"))
-        else:
+        elif not left:
             found.append(ok("processes", f"{entry.data}: {', '.join(alive)}"))
     return found
 

@@ -152,6 +152,8 @@ def _text(event: TaskEvent, decision: Mapping[str, Any] | None) -> str:
         return f"Attempt {event.attempt} failed: {said}; the next one in {event.delay_seconds or 0:g} s."
     if event.kind is TaskEventKind.REFUSED:
         return f"{said}."
+    if event.kind is TaskEventKind.REQUEUED:
+        return f"{event.agent_id or 'Its agent'} went away; the task waits for an agent that is free."
     reason = str(decision.get("reason") or "") if decision is not None else ""
     return " ".join(part for part in (said and f"{said}.", reason, event.note or "") if part)
 
@@ -188,6 +190,8 @@ def _now(found: TaskStatus, wish: str) -> str:
         return f"It waits for its next attempt, due at {instant(last.decided_at + _delay(last))}, after: {error}."
     if found.status is TaskState.PENDING:
         return "It is held: it starts when its time has come (not_before) or when it is executed."
+    if last.kind is TaskEventKind.REQUEUED:  # the decision before it chose somebody, who is gone
+        return f"It waits since {instant(last.decided_at)}: {_text(last, None)}"
     why = _text(last, _decision(moves)).removeprefix("Waits: ")
     return f"It waits since {instant(last.decided_at)}" + (f": {why}" if why else ".")
 

@@ -93,6 +93,13 @@ def test_what_a_dead_supervisor_left_behind_is_an_error(alive: Birth, ended: Bir
     assert found.remedy == "troupe down --data /tmp/somewhere"
 
 
+def test_a_role_that_was_given_up_is_an_error_with_its_reason(alive: Birth, ended: Birth) -> None:
+    failed = Member(role="coordinator", birth=ended, state="failed", why="tasks.requests has 3 partitions, not 2")
+    (found,) = process_findings([entry(Member(role="supervisor", birth=alive, state="running"), failed)])
+    assert found.level is Level.ERROR
+    assert "3 partitions" in found.what and "troupe up --data /tmp/somewhere" in found.remedy
+
+
 @pytest.mark.parametrize("state", ["running", "restarting"])
 def test_a_role_that_is_not_running_is_a_warning(alive: Birth, ended: Birth, state: str) -> None:
     half = entry(

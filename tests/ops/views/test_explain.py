@@ -99,6 +99,10 @@ RETRY = event(2, "retry_scheduled", "retrying", error=BROKE, delay_seconds=2.0)
         ([event(1, "accepted", "pending")], "It is held"),
         ([event(1, "assigned", "assigned", decision()), RETRY], "due at 2023-11-14T22:13:22.000002Z, after: it broke"),
         ([event(0, "refused", "unknown", error=FULL)], "Queue is full (queue_full)"),
+        (
+            [event(1, "assigned", "assigned", decision()), event(2, "requeued", "queued", agent_id="mine")],
+            "It waits since 2023-11-14T22:13:20.000002Z: mine went away; the task waits for an agent that is free.",
+        ),
         ([event(1, "completed", "completed", agent_id="mine")], "It was completed by mine after 1 attempt."),
         ([event(1, "cancelled", "cancelled")], "It ended as cancelled after 1 attempt: no reason was given."),
         ([event(1, "failed", "failed", error=BROKE)], "It ended as failed after 1 attempt: it broke (agent_error)."),
