@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -124,7 +124,8 @@ class System:
         self.ledger = settings.data_dir / "handlers.jsonl"
         given = {**os.environ, "FAULTS_LEDGER": str(self.ledger), **environ}
         specs = children(settings, given, ("coordinator",), (AGENTS,))
-        self.coordinator, self.actors = (Role(spec) for spec in specs)
+        # A role gets exactly the settings of its system; what a test says of the environment comes on top.
+        self.coordinator, self.actors = (Role(replace(spec, environ={**spec.environ, **environ})) for spec in specs)
         self.second, self.third = (
             Role(children(_as_other(settings, number), given, ("coordinator",), ())[0], keep=False) for number in (2, 3)
         )
