@@ -57,7 +57,6 @@ class Watch:
         self._looked = 0.0  # monotonic seconds of the last look
         self._told = 0.0  # seconds of the present hold that were told
         self._stop_by: float | None = None
-        self._closed = threading.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger("actors")
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -85,7 +84,8 @@ class Watch:
             self._timer = self._loop.call_later(self._period, self._give_sign)
 
     def _run(self) -> None:
-        while not self._closed.wait(self._period):
+        while True:  # a daemon: it ends with the process
+            time.sleep(self._period)
             if self._patience.frozen_after is not None:
                 faulthandler.dump_traceback_later(self._patience.frozen_after, exit=True, file=self._stderr)
             before, self._looked = self._looked, time.monotonic()

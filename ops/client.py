@@ -216,12 +216,7 @@ class Client:
 
         Raises TaskFailed if it ended otherwise or was refused, NoOutcome after `timeout_s` seconds.
         """
-        found = await self.wait(task_id, timeout_s)
-        if found is None or not found.finished:
-            raise NoOutcome(task_id, timeout_s)
-        if not found.completed:
-            raise TaskFailed(found)
-        return plain(found.result)
+        return result_of(await self.wait(task_id, timeout_s), task_id, timeout_s)
 
     async def status(self, task_id: str) -> TaskStatus | None:
         """What is known of a task now, None if nothing is. Reads its home partition from the beginning."""
@@ -324,6 +319,15 @@ class Client:
         except UnknownSchemaId:  # written by a version that was deployed after our start
             self._codecs = await load_codecs(self._settings, troupe(), SUBJECTS)
             return self._codecs.of(subject).decode(value)
+
+
+def result_of(found: TaskStatus | None, task_id: str, waited_s: float) -> Any:
+    """The result of a task that was waited for. Raises TaskFailed if it ended otherwise, NoOutcome if it has not ended."""
+    if found is None or not found.finished:
+        raise NoOutcome(task_id, waited_s)
+    if not found.completed:
+        raise TaskFailed(found)
+    return plain(found.result)
 
 
 def home_of(key: str, partitions: list[TopicPartition]) -> TopicPartition:

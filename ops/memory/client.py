@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ops.client import NoOutcome, Submitted, TaskFailed
+from ops.client import NoOutcome, Submitted, result_of
 from ops.commands import cloud_event_headers, command_of
 from ops.memory.log import MemoryLog, Stored
 from ops.views.cancel import Cancelled, cancelled
-from ops.views.tasks import TaskFold, TaskStatus, plain
+from ops.views.tasks import TaskFold, TaskStatus
 from schemas.codec import Codecs
 from schemas.errors import DecodeError, PayloadTooLarge, UnknownSchemaId
 from schemas.partitioning import home
@@ -110,12 +110,7 @@ class MemoryClient:
 
         Raises TaskFailed if it ended otherwise or was refused, NoOutcome after `timeout_s` seconds.
         """
-        found = await self.wait(task_id, timeout_s)
-        if found is None or not found.finished:
-            raise NoOutcome(task_id, timeout_s)
-        if not found.completed:
-            raise TaskFailed(found)
-        return plain(found.result)
+        return result_of(await self.wait(task_id, timeout_s), task_id, timeout_s)
 
     async def events(self, task_id: str, *, live: bool = True, timeout_s: float = 60.0) -> AsyncIterator[TaskEvent]:
         """The events of a task, each once: those that are there, oldest first, then new ones as they are written.

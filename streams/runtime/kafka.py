@@ -222,7 +222,7 @@ class Runner:
         if replay.ignored:
             log.warning(
                 "strays_ignored", changelog=f"{self._changelog}.{partition.number}", first=(replay.hold or 0) + 1,
-                records=replay.ignored, keys_written_again=len(replay.losers - {HEADER_KEY}),
+                batches=replay.strays, records=replay.ignored, keys_written_again=len(replay.losers - {HEADER_KEY}),
                 meaning="written by a coordinator that was overtaken, or by something else; nothing of it counts",
             )  # fmt: skip
 

@@ -8,47 +8,17 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from actors.api import Actor, Context
 from actors.runtime.kafka import DrainTimeout
 from schemas.agents import AgentCommandKind
-from schemas.errors import InvalidInput, Overloaded
 from schemas.policies import RetryPolicy
 from schemas.topics import inbox_name
 from tests.actors.stage import outcomes
-from tests.actors.test_host_kafka import Diary
+from tests.actors.test_host_kafka import Diary, add, misbehave
 from tests.contract.actor_stages import Open, open_stage
 
 __all__ = ["open_stage"]
-
-
-class Sum(BaseModel):
-    a: int
-    b: int
-
-
-class Total(BaseModel):
-    total: int
-
-
-async def add(numbers: Sum, ctx: Context) -> Total:
-    return Total(total=numbers.a + numbers.b)
-
-
-async def misbehave(payload: dict[str, Any], ctx: Context) -> Any:
-    match payload["how"]:
-        case "invalid":
-            raise InvalidInput("no such account")
-        case "busy":
-            raise Overloaded("come back later")
-        case "raise":
-            raise RuntimeError("it broke")
-        case "none":
-            return None
-        case "huge":
-            return {"data": "x" * 1_000_000}
-    return {"how": payload["how"]}
 
 
 async def test_a_handler_that_returns_completes_its_task(open_stage: Open) -> None:

@@ -5,28 +5,20 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from schemas.partitioning import home
 from tests.e2e.conftest import Visitor
-from tests.e2e.foreign.clients import Foreign, registry_served
+from tests.e2e.foreign.clients import Foreign, foreign
+
+__all__ = ["foreign"]
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 POINTS = {"points": [{"value": 1}]}
 TASKS = 24  # enough that a partitioner which is not ours puts some of them elsewhere
-
-
-@pytest.fixture(scope="module")
-def foreign(system: Visitor) -> Iterator[Foreign]:
-    address = next(each["addresses"][0] for each in system.json("ps") if each["role"] == "broker")
-    with registry_served(system) as url:
-        made = Foreign(address, url)
-        yield made
-        made.close()
 
 
 def new_ids(count: int = TASKS) -> list[str]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Visitor
-from tests.e2e.foreign.clients import Foreign, registry_served
+from tests.e2e.foreign.clients import Foreign, foreign
 from tests.e2e.foreign.node import NodeAgent, installed_example, running_agent
+
+__all__ = ["foreign"]
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -23,15 +24,6 @@ INBOX = "agents.node_agent.inbox"
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed_example(tmp_path_factory.mktemp("example"))
-
-
-@pytest.fixture(scope="module")
-def foreign(system: Visitor) -> Iterator[Foreign]:
-    address = next(each["addresses"][0] for each in system.json("ps") if each["role"] == "broker")
-    with registry_served(system) as url:
-        made = Foreign(address, url)
-        yield made
-        made.close()
 
 
 @pytest.fixture

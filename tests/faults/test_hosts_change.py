@@ -21,7 +21,7 @@ from ops.client import Client
 from ops.views.tasks import TaskStatus
 from schemas.agents import AgentCommand, AgentCommandKind
 from schemas.settings import Settings, environment_of
-from schemas.tasks import TaskState
+from schemas.tasks import TaskEventKind, TaskState
 from schemas.topics import AGENT_COMMANDS
 from tests.faults.harness import Run, run
 
@@ -137,6 +137,7 @@ async def test_an_agent_comes_changes_and_goes(broker: str, tmp_path: Path) -> N
         async with hosted(made.settings, 3, ["products"]):
             back = await ended(client, await client.submit(required_capabilities=["products"], payload={}))
             assert back.result == '{"version":3}'
+        assert not made.system.exits()
 
 
 async def test_a_host_that_does_not_come_back_is_offline_and_its_tasks_wait_for_another(
@@ -158,5 +159,7 @@ async def test_a_host_that_does_not_come_back_is_offline_and_its_tasks_wait_for_
         async with hosted(made.settings, 2, ["sums"]):
             done = await ended(client, short)
         assert done.status is TaskState.COMPLETED
+        assert all(event.kind is not TaskEventKind.RETRY_SCHEDULED for event in done.history)
+        assert not made.system.exits()
         with capsys.disabled():
             print(f"\nkilled to offline {took:.1f} s, started again to done {time.monotonic() - began:.1f} s")

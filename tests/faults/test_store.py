@@ -147,11 +147,10 @@ async def test_a_store_from_another_time_or_place(broker: str, tmp_path: Path, e
         await made.submitter.feed(80)
         await made.verdict()
         endured(made.row)
-        newer = tables
-        await _on_another(broker, tmp_path / "there", newer, made, endured)
+        await _on_another(broker, tmp_path / "there", tables, endured)
 
 
-async def _on_another(broker: str, data: Path, theirs: Path, first: Run, endured: Endured) -> None:
+async def _on_another(broker: str, data: Path, theirs: Path, endured: Endured) -> None:
     """A younger installation is started on the stores of an older one, whose changelogs are longer."""
     async with run("another's store", broker, data, seed=93) as made:
         system, coordinator = made.system, made.system.coordinator

@@ -50,7 +50,9 @@ async def test_kills_of_the_broker(tmp_path: Path, endured: Endured) -> None:
             made.may_exit = {"1", "70", "72"}  # no broker at a start, no ack in time, not heard of for a session
 
             async def kill() -> None:
-                for pid in kafka.pids():
+                pids = kafka.pids()
+                assert pids, "there is no broker to kill"
+                for pid in pids:
                     os.kill(pid, signal.SIGKILL)
                 begun, before = time.monotonic(), len(made.seen)
                 await again.start()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
@@ -166,3 +167,13 @@ class Foreign:
         """The one outcome of a task, as soon as it is there."""
         (found,) = self.until(lambda: self.records("tasks.results", lambda each: each["task_id"] == task_id))
         return dict(found)
+
+
+@pytest.fixture(scope="module")
+def foreign(system: Visitor) -> Iterator[Foreign]:
+    """Clients of another family on the system of the module; import it where it is used."""
+    address = next(each["addresses"][0] for each in system.json("ps") if each["role"] == "broker")
+    with registry_served(system) as url:
+        made = Foreign(address, url)
+        yield made
+        made.close()

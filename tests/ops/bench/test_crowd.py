@@ -27,9 +27,9 @@ def test_a_small_crowd(broker: str, tmp_path: Path) -> None:
     assert 0 < found["result_p50_ms"] <= found["result_p99_ms"]
     for role in ("coordinator", "actors"):
         assert found["start_cpu_s"][role] > 0
-        assert found["cpu_us_per_task"][role] >= 0
-        assert found["idle_cpu_s_per_minute"][role] >= 0
         assert found["rss_mb"][role] > 20
+        assert {role} <= found["cpu_us_per_task"].keys() & found["idle_cpu_s_per_minute"].keys()
+    assert sum(found["cpu_us_per_task"].values()) > 0
 
 
 def test_each_task_goes_to_one_agent_in_turn(tmp_path: Path) -> None:

@@ -64,7 +64,6 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (BaseConsumer, "_is_changelog_tp", ["changelog_topics"]),
         (BaseConsumer, "wait_empty", ["self._wait_for_ack)(timeout=1)", "commit_and_end_transactions"]),
         (BaseConsumer, "_wait_for_ack", ["self._waiting_for_ack = asyncio.Future"]),
-        (BaseConsumer, "_filter_tps_with_pending_acks", ["for tp in self._acked"]),
         (BaseConsumer, "_commit_offsets", ["producer.flush()", "self._commit(committable_offsets)"]),
         (BaseConsumer, "_commit_offsets", ["self._committed_offset.update(committable_offsets)", "return did_commit"]),
         (BaseConsumer, "_filter_tps_with_pending_acks", ["for tp in self._acked"]),
