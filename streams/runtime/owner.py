@@ -1,8 +1,11 @@
-"""What one record does: the owner of some partitions gives it to the rule and collects what follows.
+"""What records do: the owner of some partitions gives them to the rule and collects what follows.
 
 Here is the heart of the contract: a record outside its home is re-produced and does nothing else; one at or
 below the recovered header never transitions again, but emits its outputs once more if it is its row's cause or a listed
 note; a second copy does nothing; a record that no rule can take leaves a dead letter and ends its row. No I/O happens here.
+
+Records are taken one by one, each on what the one before left, into a group; rows and outputs are made of the group as a
+whole (`rule.py` says why) and put into the flush in the same order, so that a header never names more than its batch holds.
 """
 
 from __future__ import annotations
@@ -18,18 +21,23 @@ from streams.processor import Change, End, EnsureTopic, Event, Note, Output, Pro
 from streams.runtime.expiry import FINISHED_HEADER, expiry_bytes
 from streams.runtime.partition import (
     HEADER_ROOM_BYTES,
+    Answer,
     Arrival,
     ChangelogRecord,
     Flush,
+    Outputs,
     Part,
     Partition,
+    Taken,
     size_of,
 )
-from streams.runtime.rule import ENDED, Answer, Counts, Rule
+from streams.runtime.rule import ENDED, Counts, Rule
 from streams.runtime.wire import ORIGIN, Encoded, Unreadable, Wire
 
 NOTES_PER_FLUSH = 200
 """Notes of one partition, so that the header row stays small."""
+
+Settled = tuple[Taken, Answer | None]
 
 Lookup = Callable[[int, str], tuple[bytes, int] | None]
 
@@ -98,27 +106,24 @@ class Owner:
             return delivery.partition, key
         return home(key, self.wire.partitions), key
 
-    # --- one record
+    # --- records, one by one
 
     def take(self, flush: Flush, arrival: Arrival) -> bool:
-        """One record into the flush; False if the flush must be written first (it is full, or has this key)."""
+        """One record into the flush's group; False if the flush must be written first, as it changes this key."""
         delivery = arrival.delivery
         partition = self.partitions[delivery.partition]
         at_home, key = self.home_of(arrival)
         if at_home != partition.number:
             self._rehome(flush, arrival, at_home, key)
+        elif delivery.offset <= partition.tail.get(delivery.topic.name, -1):
+            self._repeat(flush, arrival, self._event(arrival, key))
+        elif self._is_copy(flush, arrival):
+            self.counts.copies += 1
+            flush.group.append(Taken(arrival, partition))
+        elif key in flush.keys:
+            return False  # one transition per key and flush, so that a row's cause names all its unproven outputs
         else:
-            event = self._event(arrival, key)
-            if delivery.offset <= partition.tail.get(delivery.topic.name, -1):
-                self._repeat(flush, partition, event)
-            elif self._is_copy(partition, arrival):
-                self.counts.copies += 1
-                partition.inputs[delivery.topic.name] = delivery.offset
-            elif not self._decide(flush, partition, event, arrival):
-                return False
-        flush.covered.append(delivery.handle)
-        partition.seen[delivery.topic.name] = delivery.offset
-        partition.read_at[delivery.topic.name] = delivery.now
+            flush.group.append(self._decided(flush, partition, arrival, self._event(arrival, key)))
         return True
 
     def _event(self, arrival: Arrival, key: str) -> Event:
@@ -149,92 +154,186 @@ class Owner:
         assert source is not None
         headers = (*(pair for pair in delivery.headers if pair[0] != ORIGIN), source.header())
         topic = self.wire.real(self._copies)
-        flush.outputs.append(Encoded(topic, at_home, key.encode(), delivery.value, headers))
+        copy = Encoded(topic, at_home, key.encode(), delivery.value, headers)
+        partition = self.partitions[delivery.partition]
+        flush.group.append(Taken(arrival, partition, answer=Answer(None, None, [copy]), new=False))
         self.counts.rehomed += 1
 
-    def _is_copy(self, partition: Partition, arrival: Arrival) -> bool:
+    def _is_copy(self, flush: Flush, arrival: Arrival) -> bool:
         """Whether a re-produced record was taken before: one from the same place, as far or farther, was."""
-        source = arrival.source
-        if arrival.delivery.topic.name != self._copies or source is None:
+        delivery, _, source = arrival
+        if delivery.topic.name != self._copies or source is None:
             return False
-        return source.offset <= partition.origins.get((source.topic, source.partition), -1)
+        number, topic, partition, offset, _ = delivery.partition, *source[1:]
+        if offset <= self.partitions[number].origins.get((topic, partition), -1):
+            return True
+        if offset <= flush.origins.get((number, topic, partition), -1):
+            return True
+        flush.origins[number, topic, partition] = offset
+        return False
 
-    def _repeat(self, flush: Flush, partition: Partition, event: Event) -> None:
+    def _repeat(self, flush: Flush, arrival: Arrival, event: Event) -> None:
         """A record whose effects are in the rows: say again what followed from it, and nothing else."""
+        partition = self.partitions[event.partition]
         note = partition.notes.get((event.topic.name, event.offset))
         row, ended = self.row(partition, event.key)
-        emitted = False
+        outputs: Outputs = []
         if row is not None and row.cause == event.position:
-            flush.follow(self._rule.again(End(row) if ended else Change(row), event))
-            emitted = True
+            outputs += self._rule.again(End(row) if ended else Change(row), event)
         if note is not None:
-            flush.follow(self._rule.again(Note(note.kind, note.error, note.at, note.seq), event))
-            emitted = True
+            outputs += self._rule.again(Note(note.kind, note.error, note.at, note.seq), event)
         if isinstance(event.record, WakeRecord):
             self.asked.pop(event.key, None)
-        if emitted:
+        if outputs:
             self.counts.re_emitted += 1
         else:
             self.counts.dropped += 1
         flush.tail.add(partition.number)
+        flush.group.append(Taken(arrival, partition, event, answer=Answer(None, None, outputs), new=False))
 
-    def _decide(self, flush: Flush, partition: Partition, event: Event, arrival: Arrival) -> bool:
-        part = flush.parts.get(partition.number)
-        if part and (event.key in part.rows or len(part.notes) >= NOTES_PER_FLUSH):
-            return False  # one transition per key and flush, so that a row's cause names all its unproven outputs
-        row, ended = self.row(partition, event.key) if event.record is not None else (None, False)
+    def _decided(self, flush: Flush, partition: Partition, arrival: Arrival, event: Event) -> Taken:
+        """The rule's decision, which the next record's rests on: the indexes follow it at once."""
+        record = arrival.record
+        if isinstance(record, Unreadable):
+            return Taken(arrival, partition, event, answer=self._rule.unread(record, event))
+        if isinstance(record, WakeRecord):
+            self.asked.pop(event.key, None)
+        row, ended = self.row(partition, event.key)
         if ended:
             row = None  # it has left; what stays of it until the next flush is nothing that a rule may see
-        answer = self._rule.ask(row, event, arrival.record, self.views)
-        if not self._keep(flush, partition, event, row, answer):
-            return False
-        if ended and answer.written is not None:
-            partition.finished = max(0, partition.finished - 1)  # its key begins anew, so no tombstone counts it
-        if isinstance(event.record, WakeRecord):
-            self.asked.pop(event.key, None)
-        source = arrival.source
-        if event.topic.name == self._copies and source is not None:
-            partition.origins[source.topic, source.partition] = source.offset
-        partition.inputs[event.topic.name] = event.offset
-        self.counts.stepped += 1
-        return True
+        try:
+            asked = self._rule.decide(row, event, self.views)
+        except Exception as error:
+            return self._broken(flush, Taken(arrival, partition, event, row), error)
+        decided = asked[0] if asked is not None else None
+        if asked is None or decided is None or isinstance(decided, Note):
+            return Taken(arrival, partition, event, row, asked)
+        flush.keys.add(event.key)
+        finished = self._index(partition, event.key, row, decided.row, asked[1]) - ended
+        return Taken(arrival, partition, event, row, asked, finished)
 
-    # --- what is kept of a decision
+    def _broken(self, flush: Flush, taken: Taken, error: Exception) -> Taken:
+        """What is left of a record on which the rule raised."""
+        partition, event, row = taken.partition, taken.event, taken.before
+        assert event is not None
+        answer = self._rule.broken(row, event, error)
+        finished = 0
+        if answer.written is not None:
+            flush.keys.add(event.key)
+            finished = self._index(partition, event.key, row, answer.written.row, answer.written.expires)
+        return Taken(taken.arrival, partition, event, row, None, finished, answer)
 
-    def _keep(self, flush: Flush, partition: Partition, event: Event, before: Any, answer: Answer) -> bool:
-        """Put an answer into the flush; False if its row does not fit any more."""
-        written, note = answer.written, answer.note
-        if written is not None:
-            headers = () if written.expires is None else ((FINISHED_HEADER, expiry_bytes(written.expires)),)
-            record = ChangelogRecord(event.key.encode(), written.value, headers)
-            part = flush.part(partition.number)
-            if part.records and part.size + size_of(record) + HEADER_ROOM_BYTES > self._batch_bytes:
-                return False
-            part.add(record)
-            part.rows[event.key] = written.value, written.expires
-            self._index(partition, event.key, before, written.row, written.expires)
-        if note is not None:
-            flush.part(partition.number).notes.append(
-                NoteRecord(
-                    topic=event.topic.name, offset=event.offset, position=event.position,
-                    kind=note.kind, error=note.error, at=note.at, seq=note.seq,
-                )
-            )  # fmt: skip
-        flush.follow(answer.outputs)
-        return True
-
-    def _index(self, partition: Partition, key: str, before: Any, after: Any, expires: int | None) -> None:
+    def _index(self, partition: Partition, key: str, before: Any, after: Any, expires: int | None) -> int:
+        """Let the indexes follow a row; 1 if it has finished with this, else 0."""
         self.processor.index(before, after)
         if expires is None:
             partition.open[key] = after
             self._remember_due(partition, key, after)
-        elif partition.open.pop(key, None) is not None or before is None:
-            partition.finished += 1
+            return 0
+        return int(partition.open.pop(key, None) is not None or before is None)
 
     def _remember_due(self, partition: Partition, key: str, row: Any) -> None:
         due = self.processor.due(row)
         if due is not None:
             partition.wake_at(due, key, row.version)
+
+    # --- and as a group
+
+    def settle(self, flush: Flush) -> tuple[list[Settled], list[Arrival]]:
+        """The flush's group with its answers, to be kept; and records to be taken once more.
+
+        Those are all after one that broke, as they were decided on what that one did.
+        """
+        group, flush.group = flush.group, []
+        flush.origins.clear()
+        try:
+            answers = iter(self._rule.answers([taken.asked for taken in group if taken.asked is not None]))
+        except Exception:
+            return self._settle_singly(flush, group)
+        return [(taken, taken.answer if taken.asked is None else next(answers)) for taken in group], []
+
+    def _settle_singly(self, flush: Flush, group: list[Taken]) -> tuple[list[Settled], list[Arrival]]:
+        """The same up to the one whose row or outputs cannot be made."""
+        settled: list[Settled] = []
+        for place, taken in enumerate(group):
+            answer = taken.answer
+            if taken.asked is not None:
+                try:
+                    (answer,) = self._rule.answers([taken.asked])
+                except Exception as error:
+                    for undone in reversed(group[place:]):
+                        self._undo(flush, undone)
+                    broken = self._broken(flush, taken, error)
+                    return [*settled, (broken, broken.answer)], [each.arrival for each in group[place + 1 :]]
+            settled.append((taken, answer))
+        return settled, []
+
+    def _undo(self, flush: Flush, taken: Taken) -> None:
+        """The indexes as they were before a record was taken."""
+        partition, event, before, after = taken.partition, taken.event, taken.before, taken.after
+        if event is None or after is None:
+            return
+        self.processor.index(after, before)
+        flush.keys.discard(event.key)
+        if before is None or self.processor.expires(before) is not None:
+            partition.open.pop(event.key, None)
+        else:
+            partition.open[event.key] = before
+            self._remember_due(partition, event.key, before)
+
+    def keep(self, flush: Flush, settled: list[Settled]) -> list[Settled]:
+        """Put settled records into the flush, in their order; those that do not fit any more are returned."""
+        for place, (taken, answer) in enumerate(settled):
+            if not self._keep(flush, taken, answer):
+                return settled[place:]
+        return []
+
+    def _keep(self, flush: Flush, taken: Taken, answer: Answer | None) -> bool:
+        delivery, partition, event = taken.arrival.delivery, taken.partition, taken.event
+        name, offset = delivery.topic.name, delivery.offset
+        if offset <= partition.seen.get(name, -1):
+            raise AssertionError(f"{name}.{partition.number}: {offset} came after {partition.seen[name]}")
+        if answer is not None:
+            if event is not None and not self._put(flush, partition, event, answer):
+                return False
+            flush.follow(answer.outputs)
+        if taken.new:
+            source = taken.arrival.source
+            if name == self._copies and source is not None:
+                place = source.topic, source.partition
+                partition.origins[place] = max(source.offset, partition.origins.get(place, -1))
+            partition.inputs[name] = offset
+            partition.finished = max(0, partition.finished + taken.finished)
+            self.counts.stepped += event is not None
+        flush.covered.append(delivery.handle)
+        partition.seen[name] = offset
+        partition.read_at[name] = delivery.now
+        return True
+
+    def _put(self, flush: Flush, partition: Partition, event: Event, answer: Answer) -> bool:
+        """Row and note into the partition's batch; False if they do not fit any more."""
+        written, note = answer.written, answer.note
+        if written is None and note is None:
+            return True
+        part = flush.part(partition.number)
+        if note is not None and len(part.notes) >= NOTES_PER_FLUSH:
+            return False
+        if written is not None:
+            headers = () if written.expires is None else ((FINISHED_HEADER, expiry_bytes(written.expires)),)
+            record = ChangelogRecord(event.key.encode(), written.value, headers)
+            if part.records and part.size + size_of(record) + HEADER_ROOM_BYTES > self._batch_bytes:
+                return False
+            part.add(record)
+            part.rows[event.key] = written.value, written.expires
+            flush.keys.add(event.key)
+        if note is not None:
+            part.notes.append(
+                NoteRecord(
+                    topic=event.topic.name, offset=event.offset, position=event.position,
+                    kind=note.kind, error=note.error, at=note.at, seq=note.seq,
+                )
+            )  # fmt: skip
+        return True
 
     # --- at a claim, and at a flush
 

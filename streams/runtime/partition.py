@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from schemas.base import Record
 from schemas.changelog import ChangelogHeader, InputOffset, NoteRecord, Origin
-from streams.processor import EnsureTopic, Headers, Output
+from streams.processor import Decided, EnsureTopic, Event, Headers, Note, Output
 from streams.runtime.wire import Delivery, Encoded, Source, Unreadable
 
 RECORD_ROOM_BYTES = 80
@@ -40,6 +40,54 @@ class ChangelogRecord(NamedTuple):
     key: bytes
     value: bytes | None
     headers: Headers = ()
+
+
+class Written(NamedTuple):
+    """A transition ready for the changelog; `expires` in microseconds, None for an open row."""
+
+    row: Any
+    value: bytes
+    expires: int | None
+
+
+Outputs = list[Encoded | EnsureTopic]
+
+
+class Answer(NamedTuple):
+    """What a record came to: at most one transition, at most one note, and what follows from them."""
+
+    written: Written | None
+    note: Note | None
+    outputs: Outputs
+
+
+Asked = tuple[Decided[Any], int | None, Event]
+"""A decision, when the row after it may leave (microseconds, None while it is open), and the record it was made on."""
+
+
+class Taken(NamedTuple):
+    """A record that was taken: what was decided, while rows and outputs are still to be made of it, or the answer.
+
+    before: the row that it was decided on. finished: by how many there are more rows now that ended and are still kept.
+    new: it is not from before the header, so the header is to name it.
+    """
+
+    arrival: Arrival
+    partition: Partition
+    event: Event | None = None
+    before: Any = None
+    asked: Asked | None = None
+    finished: int = 0
+    answer: Answer | None = None
+    new: bool = True
+
+    @property
+    def after(self) -> Any:
+        """The row after it, None if it changed none."""
+        if self.asked is not None:
+            decided = self.asked[0]
+            return None if isinstance(decided, Note) else decided.row
+        return self.answer.written.row if self.answer is not None and self.answer.written is not None else None
 
 
 @dataclass(slots=True)
@@ -134,9 +182,14 @@ class Part:
 class Flush:
     """One flush: changelog batches by partition, outputs, topics to ensure, the records that it covers.
 
-    tail: partitions whose redelivered records it re-emits; their outputs must be acked before a newer changelog batch.
+    group: records that were taken and are not in it yet. origins: the highest of the group's, by home and source partition.
+    keys: of the rows that it, or its group, changes. tail: partitions whose redelivered records it re-emits; their outputs
+    must be acked before a newer changelog batch.
     """
 
+    group: list[Taken] = field(default_factory=list)
+    origins: dict[tuple[int, str, int], int] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
     parts: dict[int, Part] = field(default_factory=dict)
     outputs: list[Encoded] = field(default_factory=list)
     topics: list[EnsureTopic] = field(default_factory=list)

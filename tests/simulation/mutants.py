@@ -13,7 +13,7 @@ from streams.runtime.memory import MemoryCoordinator
 from streams.runtime.memory_log import landed
 from streams.runtime.memory_runner import MemoryRunner, Place
 from streams.runtime.owner import Owner
-from streams.runtime.partition import Arrival, Flush, Part, Partition
+from streams.runtime.partition import Arrival, Flush, Part, Partition, Taken
 from streams.runtime.replay import Replay
 from streams.runtime.wire import Source
 from tests.simulation.hosts import Host
@@ -42,8 +42,8 @@ class TailNotFirst(MemoryRunner):
     """New records are decided while outputs of old ones are not proven yet."""
 
     class owner_class(Owner):
-        def _repeat(self, flush: Flush, partition: Partition, event: Event) -> None:
-            super()._repeat(flush, partition, event)
+        def _repeat(self, flush: Flush, arrival: Arrival, event: Event) -> None:
+            super()._repeat(flush, arrival, event)
             flush.tail.clear()
 
     def positioned(self, partition: Partition, starts: dict[str, int]) -> None:
@@ -89,8 +89,11 @@ class RehomedOnce(MemoryRunner):
     class owner_class(Owner):
         def _rehome(self, flush: Flush, arrival: Arrival, at_home: int, key: str) -> None:
             delivery = arrival.delivery
-            if delivery.offset > self.partitions[delivery.partition].tail.get(delivery.topic.name, -1):
+            partition = self.partitions[delivery.partition]
+            if delivery.offset > partition.tail.get(delivery.topic.name, -1):
                 super()._rehome(flush, arrival, at_home, key)
+            else:
+                flush.group.append(Taken(arrival, partition, new=False))
 
 
 class EndsOfTheLastFetch(MemoryRunner):
