@@ -1,7 +1,8 @@
 """Canonical JSON and its hash, so that two submits can be compared whatever tool wrote them (RFC 8785).
 
-The common case, objects with ASCII keys and everyday numbers, is what `json.dumps` with sorted keys writes already; it takes
-a tenth of the time of the general serializer, which is asked only where the two could differ.
+The common case, objects with ASCII keys and everyday numbers, is what any serializer with sorted keys writes already: orjson
+for a text, `json.dumps` for a value, at a thirtieth and a tenth of the time of the general one, which is asked only where
+they could differ.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any
 
+import orjson
 import rfc8785
 
 from schemas.errors import InvalidInput
@@ -24,6 +26,23 @@ def load_json(text: str, where: str) -> Any:
         return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{where}: not valid JSON: {error}", code="invalid_request") from error
+
+
+def canonical_object(text: str, where: str) -> bytes:
+    """RFC 8785 text of a JSON text, which must be an object's; else raises InvalidInput naming `where`."""
+    try:
+        value = orjson.loads(text)
+        if type(value) is dict and _is_plain(value):
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except ValueError:
+        pass  # it is more strict than the standard library in places, and numbers beyond 64 bits lose digits
+    value = load_json(text, where)
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{where}: must be a JSON object")
+    try:
+        return canonical(value).encode()
+    except (InvalidInput, RecursionError) as error:
+        raise InvalidInput(f"{where}: {error}") from error
 
 
 def canonical(value: Any) -> str:

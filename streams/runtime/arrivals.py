@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from schemas.errors import DecodeError, UnknownSchemaId
 from schemas.topics import Topic
-from streams.processor import ProcessorSpec
+from streams.processor import ProcessorSpec, filled
 from streams.runtime.partition import Arrival
 from streams.runtime.wire import Delivery, Unreadable, Wire
 
@@ -37,15 +37,19 @@ class Arrivals:
         """The arrivals of fetched records."""
         arrivals = []
         for record in records:
-            delivery = Delivery(
-                self.topics[record.topic],
-                record.partition,
-                record.offset,
-                record.key,
-                record.value,
-                record.timestamp * 1000,
-                tuple([(name, value or b"") for name, value in record.headers]),  # null is legal, and means nothing more
-                record,
+            headers = tuple([(name, value or b"") for name, value in record.headers])  # null is legal, and means nothing more
+            delivery = filled(
+                Delivery,
+                (
+                    self.topics[record.topic],
+                    record.partition,
+                    record.offset,
+                    record.key,
+                    record.value,
+                    record.timestamp * 1000,
+                    headers,
+                    record,
+                ),
             )
             try:
                 arrivals.append(self.decoded(delivery))
@@ -61,7 +65,7 @@ class Arrivals:
         try:
             source = self._wire.source(delivery, is_copy)
             topic: Topic = self._wire.topic_of_origin(source, self._inputs) if is_copy else delivery.topic
-            return Arrival(delivery, self._wire.decode(topic, delivery.value, source, source.now), source)
+            return filled(Arrival, (delivery, self._wire.decode(topic, delivery.value, source, source.now), source))
         except DecodeError as error:
             return Arrival(delivery, Unreadable(str(error)), source)
         except UnknownSchemaId as error:

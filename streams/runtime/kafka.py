@@ -35,6 +35,7 @@ from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition
 from streams.runtime.replay import Leaving, OtherLog, claims, let_leave
 from streams.runtime.store import (
     ChangelogStore,
+    commit,
     drop_row,
     finished_row,
     is_damage,
@@ -319,7 +320,7 @@ class Runner:
         for index_key, gone in part.drops:
             drop_row(write, gone, index_key)
         seal(write, header, partition.next - 1 if hold is None else hold)
-        self.table.data._db_for_partition(partition.number).write(write)
+        commit(self.table.data._db_for_partition(partition.number), write)
 
     async def _emit(self, flush: Flush) -> None:
         """Steps 4 and 5; runs while the next batch is stepped."""

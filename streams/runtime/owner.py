@@ -17,7 +17,7 @@ from schemas.changelog import ChangelogHeader, NoteRecord, WakeRecord
 from schemas.codec import Codec
 from schemas.partitioning import home
 from schemas.topics import TopicClass
-from streams.processor import Change, End, EnsureTopic, Event, Note, Output, Processor, Stamp, Views, tombstone
+from streams.processor import Change, End, EnsureTopic, Event, Note, Output, Processor, Stamp, Views, filled, tombstone
 from streams.runtime.expiry import FINISHED_HEADER, expiry_bytes
 from streams.runtime.partition import (
     HEADER_ROOM_BYTES,
@@ -127,26 +127,17 @@ class Owner:
         return True
 
     def _event(self, arrival: Arrival, key: str) -> Event:
-        delivery, record, source = arrival
+        delivery, found, source = arrival
         self.decisions += 1
         if source is not None:
             position, now = source.position, source.now
         else:
-            topic = self.wire.real(delivery.topic.name)
-            position, now = f"{topic}.{delivery.partition}.{delivery.offset}", delivery.now
-        return Event(
-            delivery.topic,
-            delivery.partition,
-            delivery.offset,
-            key,
-            now,
-            position,
-            None if isinstance(record, Unreadable) else record,
-            delivery.value or b"",
-            delivery.headers,
-            Stamp(self._instance, self.decisions, self._clock(), self.views.offsets()),
-            delivery.key,
-        )
+            real = self.wire.real(delivery.topic.name)
+            position, now = f"{real}.{delivery.partition}.{delivery.offset}", delivery.now
+        stamp = filled(Stamp, (self._instance, self.decisions, self._clock(), self.views.offsets()))
+        topic, partition, offset, raw_key, value, _, headers, _ = delivery
+        record = None if isinstance(found, Unreadable) else found
+        return filled(Event, (topic, partition, offset, key, now, position, record, value or b"", headers, stamp, raw_key))
 
     def _rehome(self, flush: Flush, arrival: Arrival, at_home: int, key: str) -> None:
         """Also when it is redelivered: its copy may not have been acked."""
@@ -210,7 +201,7 @@ class Owner:
             return Taken(arrival, partition, event, row, asked)
         flush.keys.add(event.key)
         finished = self._index(partition, event.key, row, decided.row, asked[1]) - ended
-        return Taken(arrival, partition, event, row, asked, finished)
+        return filled(Taken, (arrival, partition, event, row, asked, finished, None, True))
 
     def _broken(self, flush: Flush, taken: Taken, error: Exception) -> Taken:
         """What is left of a record on which the rule raised."""
@@ -320,7 +311,7 @@ class Owner:
             return False
         if written is not None:
             headers = () if written.expires is None else ((FINISHED_HEADER, expiry_bytes(written.expires)),)
-            record = ChangelogRecord(event.key.encode(), written.value, headers)
+            record = filled(ChangelogRecord, (event.key.encode(), written.value, headers))
             if part.records and part.size + size_of(record) + HEADER_ROOM_BYTES > self._batch_bytes:
                 return False
             part.add(record)

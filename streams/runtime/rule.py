@@ -16,7 +16,19 @@ import structlog
 from schemas.codec import Codec
 from schemas.tasks import TaskError
 from streams.deadletters import of_record
-from streams.processor import NOTE_ERROR_BYTES, Change, Decided, End, EnsureTopic, Event, Note, Output, Processor, Views
+from streams.processor import (
+    NOTE_ERROR_BYTES,
+    Change,
+    Decided,
+    End,
+    EnsureTopic,
+    Event,
+    Note,
+    Output,
+    Processor,
+    Views,
+    filled,
+)
 from streams.runtime.partition import Answer, Asked, Outputs, Written
 from streams.runtime.wire import Unreadable, Wire
 
@@ -82,12 +94,12 @@ class Rule:
         made = [list(outputs(decided, event)) for decided, _, event in asked]
         encode = self._row_codec.encode
         written = [
-            None if isinstance(decided, Note) else Written(decided.row, encode(decided.row), expires)
+            None if isinstance(decided, Note) else filled(Written, (decided.row, encode(decided.row), expires))
             for decided, expires, _ in asked
         ]
         encoded = self._all_encoded(made, asked)
         return [
-            Answer(row, decided if isinstance(decided, Note) else None, outputs)
+            filled(Answer, (row, decided if isinstance(decided, Note) else None, outputs))
             for (decided, _, _), row, outputs in zip(asked, written, encoded, strict=True)
         ]
 

@@ -102,7 +102,7 @@ def leaving(database: Any, until: int, limit: int) -> list[tuple[bytes, bytes]]:
         else:
             current.append((index_key, key))
     if not stale.is_empty():
-        database.write(stale)
+        commit(database, stale)
     return current
 
 
@@ -118,6 +118,17 @@ def seal(write: Any, header: bytes | None, offset: int) -> None:
         write.put(HEADER_KEY, header)
     write.put(OFFSET_KEY, str(offset).encode())
     write.put(WRITTEN_KEY, _TIME.pack(time.time_ns() // 1000))
+
+
+def commit(database: Any, write: Any) -> None:
+    """Write a sealed batch, without the database's own log: a copy needs none (5 % of a task's cost).
+
+    What a killed process had in memory is gone then, rows and the offset that goes with them alike, and is read from the
+    changelog again. So that they stay together nothing else may be written to a store with that log.
+    """
+    unlogged = rocksdict.WriteOptions()
+    unlogged.disable_wal = True
+    database.write(write, write_opt=unlogged)
 
 
 def is_damage(error: BaseException) -> bool:
@@ -234,4 +245,4 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
             else:
                 put_row(write, message.key, message.value, expiry_of(message.headers))
         seal(write, None if closed.header is None else last.value, offset)
-        database.write(write)
+        commit(database, write)

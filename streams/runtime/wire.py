@@ -20,7 +20,7 @@ from schemas.partitioning import home
 from schemas.settings import Settings
 from schemas.tasks import TaskCommand
 from schemas.topics import TASK_REQUESTS, Topic
-from streams.processor import Headers, Output
+from streams.processor import Headers, Output, filled
 
 ORIGIN = "x-origin"
 """Header of a re-produced record: where it was found, and when it was appended there, `<position>@<microseconds>`.
@@ -98,7 +98,7 @@ class Wire:
         if not is_copy:
             name = self.real(delivery.topic.name)
             position = f"{name}.{delivery.partition}.{delivery.offset}"
-            return Source(position, name, delivery.partition, delivery.offset, delivery.now)
+            return filled(Source, (position, name, delivery.partition, delivery.offset, delivery.now))
         for header, value in delivery.headers:
             if header == ORIGIN:
                 try:
@@ -158,15 +158,9 @@ class Wire:
             _refuse_large(len(value or b""), headers, codec.max_record_bytes)
         if topic.edge and isinstance(output.record, Envelope):
             headers += cloud_event(output.record, output.key)
-        return Encoded(
-            name if users else self.real(name),
-            self._partition(output, name, event_key, event_partition, users),
-            output.key.encode(),
-            value,
-            headers,
-            users,
-            fallback,
-        )
+        partition = self._partition(output, name, event_key, event_partition, users)
+        real = name if users else self._prefix + name
+        return filled(Encoded, (real, partition, output.key.encode(), value, headers, users, fallback))
 
     def inbox_partitions(self, name: str, partitions: int) -> None:
         """Remember how many partitions an inbox has, once it is known."""

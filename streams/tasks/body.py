@@ -10,7 +10,7 @@ from json.encoder import encode_basestring as quoted
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from schemas.canonical import canonical, digest, load_json
+from schemas.canonical import canonical, canonical_object, digest
 from schemas.errors import InvalidInput
 from schemas.policies import RetryPolicy
 from schemas.tasks import TaskCommand
@@ -58,13 +58,14 @@ def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
             members.append(f'"{name}":{_canonical_field(value)}')
             continue
         try:
-            text = _canonical_object(value, name)
+            body = canonical_object(value, name)
         except InvalidInput as error:
             wrong = wrong or fault("invalid_request", error)
-            text = quoted(value)
+            body = quoted(value).encode()
         if name == "payload":
-            payload_hash = text = digest(text.encode())  # most of the body, and its hash is wanted anyway
-        members.append(f'"{name}":{text}')
+            payload_hash = digest(body)  # most of the body, and its hash is wanted anyway
+            body = payload_hash.encode()
+        members.append(f'"{name}":{body.decode()}')
     size = len(event.value)
     for key, content in event.headers:
         size += len(key) + len(content)
@@ -72,16 +73,6 @@ def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
         wrong = fault("payload_too_large", size, max_record_bytes)
     body_hash = digest(f"{{{','.join(members)}}}".encode())
     return Body(body_hash, payload_hash, wrong or _range_fault(command))
-
-
-def _canonical_object(text: str, name: str) -> str:
-    value = load_json(text, name)
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{name}: must be a JSON object")
-    try:
-        return canonical(value)
-    except (InvalidInput, RecursionError) as error:
-        raise InvalidInput(f"{name}: {error}") from error
 
 
 def _canonical_field(value: Any) -> str:

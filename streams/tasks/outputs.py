@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from schemas.base import Record
 from schemas.inbox import AssignedTask, InboxKind, InboxRecord
 from schemas.task_row import TaskRow
 from schemas.tasks import (
@@ -20,10 +21,10 @@ from schemas.tasks import (
     TaskResult,
     TaskState,
 )
-from schemas.topics import INBOX, REPLY_TO, TASK_EVENTS, TASK_RESULTS, inbox_name
+from schemas.topics import INBOX, REPLY_TO, TASK_EVENTS, TASK_RESULTS, Topic, inbox_name
 from streams.deadletters import SOURCE, of_task
 from streams.faults import Fault
-from streams.processor import Event, Headers, Note, Output
+from streams.processor import Event, Headers, Note, Output, filled
 from streams.tasks.knowledge import Decode, Knowledge
 from streams.tasks.notes import Said, read
 from streams.tasks.reports import degraded
@@ -52,7 +53,7 @@ _NOT_IN_EVENTS = {"payload"}
 def of_row(know: Knowledge, row: TaskRow, event: Event) -> Iterator[Output]:
     """What follows from a transition."""
     trace = _trace(event) or trace_of(row)
-    yield Output(TASK_EVENTS, row.task_id, _task_event(row, event), headers=trace)
+    yield _output(TASK_EVENTS, row.task_id, _task_event(row, event), None, trace)
     n = 1
     if row.revoked_agent_id is not None:
         yield _cancel(row, event, n, trace)
@@ -62,7 +63,7 @@ def of_row(know: Knowledge, row: TaskRow, event: Event) -> Iterator[Output]:
         n += 1
     if row.event in _ENDINGS:
         result = _result(row, event, n)
-        yield Output(TASK_RESULTS, row.task_id, result, headers=trace)
+        yield _output(TASK_RESULTS, row.task_id, result, None, trace)
         if row.reply_to is not None:
             yield _reply(row.reply_to, row.reply_key, row.reply_partition, result, event, n + 1, trace)
         if row.event is TaskEventKind.DEAD_LETTERED:
@@ -79,6 +80,10 @@ def of_note(know: Knowledge, made: Note, event: Event) -> Iterator[Output]:
         refusal = _refusal(said, said.fault, record, event)
         partition = record.reply_partition if (record.reply_partition or 0) >= 0 else None
         yield _reply(record.reply_to or "", record.reply_key, partition, refusal, event, 2, trace)
+
+
+def _output(topic: Topic, key: str, record: Record, name: str | None, headers: Headers) -> Output:
+    return filled(Output, (topic, key, record, name, None, headers, None))
 
 
 def _trace(event: Event) -> Headers:
@@ -184,7 +189,7 @@ def _assign(decode: Decode, row: TaskRow, event: Event, n: int, trace: Headers) 
         },
     )
     record = evolve(_ASSIGN, {**_head(event, n, row.correlation_id or row.task_id), "task": task})
-    return Output(INBOX, row.task_id, record, name=inbox_name(row.agent_id), headers=trace)
+    return _output(INBOX, row.task_id, record, inbox_name(row.agent_id), trace)
 
 
 def _cancel(row: TaskRow, event: Event, n: int, trace: Headers) -> Output:
