@@ -212,6 +212,7 @@ class Coordinator:
         try:
             async with asyncio.timeout(limits.stop_seconds):
                 await self._app.stop()
+                await asyncio.gather(*(runner.close() for runner in self._runners))
         except TimeoutError:
             self.die(EXIT_STOP_TIMEOUT, f"not stopped within {limits.stop_seconds:g} s")
         following.cancel()

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -21,6 +22,7 @@ from schemas.settings import Settings
 from schemas.topics import INBOX, inbox_name
 from streams.processor import EnsureTopic
 from streams.runtime.outbox import Outbox, acked
+from streams.runtime.replies import KNOWN_TOPICS, Replies
 from streams.runtime.wire import Encoded, Wire
 from topology import troupe
 
@@ -111,6 +113,48 @@ async def test_what_a_users_topic_cannot_take_becomes_an_event(
     topic = missing if partition < 0 else await create(installed, missing)
     await acked(await outbox.send([reply(installed, topic, b"outcome", partition)]), LIMIT_S)
     assert await values(installed, f"{installed.kafka.topic_prefix}tasks.events") == [b"instead of outcome"]
+
+
+async def test_one_that_is_too_large_spoils_nothing_for_others(installed: Settings, outbox: Outbox) -> None:
+    """Neither those that were sent with it nor those that come later."""
+    topic = await create(installed, f"replies.{uuid.uuid4().hex}", **{"max.message.bytes": "2000"})
+    small = [b"%d" % number for number in range(50)]
+    replies = [reply(installed, topic, value, 0) for value in small]
+    large = reply(installed, topic, b"x" * 3000, 0)
+    await acked(await outbox.send([*replies[:20], large, *replies[20:40]]), LIMIT_S)
+    await acked(await outbox.send(replies[40:]), LIMIT_S)
+    assert sorted(await values(installed, topic)) == sorted(small)
+    (told,) = await values(installed, f"{installed.kafka.topic_prefix}tasks.events")
+    assert told.startswith(b"instead of xxx")
+
+
+async def test_a_partition_that_is_not_there_is_its_asker_s_mistake_alone(installed: Settings, outbox: Outbox) -> None:
+    topic = await create(installed, f"replies.{uuid.uuid4().hex}")
+    await acked(await outbox.send([reply(installed, topic, b"1", 7), reply(installed, topic, b"2", 1)]), LIMIT_S)
+    await acked(await outbox.send([reply(installed, topic, b"3", 0)]), LIMIT_S)
+    assert sorted(await values(installed, topic)) == [b"2", b"3"]
+    assert await values(installed, f"{installed.kafka.topic_prefix}tasks.events") == [b"instead of 1"]
+
+
+async def test_replies_to_one_topic_go_together(installed: Settings, outbox: Outbox) -> None:
+    """Each by itself was a request by itself: a few hundred were late, and the topic was taken for one that refuses."""
+    topic = await create(installed, f"replies.{uuid.uuid4().hex}")
+    wanted = [b"%04d" % number + b"x" * 500 for number in range(5000)]
+    sent = await outbox.send([reply(installed, topic, value, int(value[3:4]) % 2) for value in wanted])
+    assert sent.places == [f"{topic}.-1"]
+    await acked(sent, LIMIT_S)
+    assert sorted(await values(installed, topic)) == wanted
+
+
+async def test_topics_are_not_remembered_for_ever() -> None:
+    async def nobody() -> NoReturn:
+        raise AssertionError("nothing is asked for")
+
+    replies = Replies(Settings(), nobody)
+    for number in range(KNOWN_TOPICS + 10):
+        replies._remember(f"replies.{number}", 1)
+    assert len(replies._known) == KNOWN_TOPICS
+    assert f"replies.{KNOWN_TOPICS + 9}" in replies._known and "replies.9" not in replies._known
 
 
 async def test_a_topic_that_does_not_answer_holds_nobody_up_twice(installed: Settings, outbox: Outbox) -> None:
