@@ -23,9 +23,7 @@ import psutil
 
 from ops.children import ChildSpec
 from ops.cli.roles import children
-from ops.roles.actors import KAFKA_FAILED
 from schemas.settings import Settings
-from streams.runtime.exits import EXIT_KAFKA
 
 AGENTS = Path(__file__).with_name("agents.py")
 READY_S = 60.0
@@ -175,7 +173,8 @@ class System:
                 role.look()
                 if role.process is None and role.keep:
                     await asyncio.sleep(PAUSE_S)
-                    role.start()
+                    if role.keep:  # it may have been halted meanwhile
+                        role.start()
             await asyncio.sleep(0.02)
 
     async def ready(self) -> None:
@@ -222,12 +221,6 @@ class System:
         """Let a halted role be started again; the time in between was not its own."""
         role.died_at = 0.0
         role.keep = True
-
-    @contextmanager
-    def without_broker(self) -> Iterator[None]:
-        """While this lasts, a role may find no Kafka: 70 if it runs, 1 if it only starts."""
-        with self.coordinator.may_exit(EXIT_KAFKA, 1), self.actors.may_exit(KAFKA_FAILED, 1):
-            yield
 
     def forget_tables(self) -> None:
         """Let the coordinator's next start find no local store, as on a new machine."""
