@@ -223,6 +223,12 @@ class Client:
         async with open_log(self._settings) as log:
             return (await self._history(log, task_id)).status()
 
+    async def refusals(self, task_id: str) -> list[tuple[TaskEvent, TaskCommand | None]]:
+        """What was refused of an id, oldest first, be there such a task or not; with the command if it is still kept."""
+        async with open_log(self._settings) as log:
+            found = (await self._history(log, task_id)).refusals()
+        return [(event, await self.cause(event)) for event in found]
+
     async def events(self, task_id: str, *, live: bool = True, timeout_s: float = 60.0) -> AsyncIterator[TaskEvent]:
         """The events of a task, each once: those that are there, oldest first, then new ones as they are written.
 

@@ -133,7 +133,7 @@ class Coordinator(Group):
     rebalance_timeout_seconds: float = Field(20.0, gt=0, description="s that members get to join")
     commit_interval_seconds: float = Field(0.5, gt=0, description="s between commits")
     batch_records: int = Field(2000, ge=1, description="records per step batch")
-    batch_bytes: int = Field(900_000, ge=10_000, description="B; changelog batch of one flush and partition")
+    batch_bytes: int = Field(900_000, ge=10_000, description="B; largest batch for a partition; a larger record goes alone")
     gather_bytes: int = Field(65_536, ge=1, description="B that a fetch waits for while records flow")
     gather_ms: int = Field(2, ge=1, description="ms that it waits for them; they flow when they come at twice that pace")
     fetch_max_wait_ms: int = Field(500, ge=1, description="ms that the broker may hold an empty fetch")

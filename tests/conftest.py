@@ -1,12 +1,14 @@
 """What all tests share: one real Kafka for the whole run, and a topic prefix of its own for each test.
 
 Tests never share topics, so they need no clean-up and no order. The broker is the product's own; without it nothing here
-is proven, so a machine that cannot start it fails the run instead of passing it.
+is proven, so a machine that cannot start it fails the run instead of passing it. What the shell says of settings is not
+heard, here or in any process that a test starts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +17,23 @@ import pytest
 
 from ops.broker.local import BrokerOptions, LocalKafka
 from ops.topics import apply
-from schemas.settings import Coordinator, Kafka, Settings
+from schemas.settings import ALIASES, Coordinator, Kafka, Settings
 from topology import troupe
 
 pytest_plugins = ("tests.faults.report",)
+
+OF_THE_MACHINE = ("TROUPE_CACHE", "TROUPE_MAVEN_MIRROR")
+"""Where Kafka's files come from; no setting of an installation."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_environment() -> Iterator[None]:
+    """The environment without any setting."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:
+            if name in ALIASES or (name.startswith("TROUPE_") and name not in OF_THE_MACHINE):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

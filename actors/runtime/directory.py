@@ -1,13 +1,16 @@
-"""What a host in memory needs of a log, and what the log says of agents: who is registered, and who was refused."""
+"""What a host in memory needs of a log, and what the log says of agents: who is registered, and who was refused.
+
+Which names no host takes is here too, for hosts on Kafka as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from schemas.agents import AgentDefinition, AgentEvent, AgentEventKind, AgentRecord
 from schemas.codec import Codecs
-from schemas.errors import DecodeError, UnknownSchemaId
+from schemas.errors import DecodeError, OperatorError, UnknownSchemaId
 from schemas.topics import AGENT_EVENTS, AGENT_REGISTRY
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -15,6 +18,21 @@ New = tuple[bytes | None, bytes | None, Headers]
 """(key, value, headers) of a record to append."""
 
 _AT_ONCE = 1000
+
+
+def refuse_lookalikes(agent_ids: Iterable[str], known: Iterable[str]) -> None:
+    """Ids that differ in case only are two agents to Kafka and one to people, and to disks that ignore case.
+
+    Raises OperatorError for the first of `agent_ids` that is like another or like one of `known`, or there twice.
+    """
+    folded, seen = {agent_id.casefold(): agent_id for agent_id in known}, set[str]()
+    for each in agent_ids:
+        other = folded.setdefault(each.casefold(), each)
+        if other != each:
+            raise OperatorError(f"Agent '{each}' differs from agent '{other}' in case only", hint="give one another name")
+        if each in seen:
+            raise OperatorError(f"Agent '{each}' is there twice", hint="give one another name")
+        seen.add(each)
 
 
 class Lying(Protocol):

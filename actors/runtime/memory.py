@@ -23,7 +23,7 @@ from actors.mailbox import Mailbox, Past
 from actors.poison import Found, dead_letter, headers
 from actors.reports import Report, Reporter
 from actors.runner import Limits, Runner
-from actors.runtime.directory import Directory, Log, New
+from actors.runtime.directory import Directory, Log, New, refuse_lookalikes
 from schemas.agents import AgentCommand, AgentCommandKind, AgentDefinition
 from schemas.codec import Codecs
 from schemas.errors import OperatorError, TroupeError, UnknownSchemaId
@@ -54,7 +54,8 @@ class MemoryHost:
         news: Callable[[], None],
     ) -> None:
         """`clock` gives microseconds, `seat` is the directory of the journal, which a next host may find; `news` is called
-        when a handler left something for `poll`. Made and used within one running loop.
+        when a handler left something for `poll`. Made and used within one running loop. Raises OperatorError for an agent
+        whose name differs from another's in case only, or is there twice.
         """
         past, prefix = Past(settings.actors.remembered), settings.kafka.topic_prefix
         self._settings, self._codecs, self._log, self._clock, self._news = settings, codecs, log, clock, news
@@ -65,6 +66,8 @@ class MemoryHost:
             for actor in actors
         }
         self._directory = Directory(prefix, codecs, log)
+        self._directory.read()
+        refuse_lookalikes([actor.agent_id for actor in actors], self._directory.known)
         self._announced: dict[str, str] = {}  # position of the command, by agent whose inbox is not open yet
         self._beats: dict[str, int] = {}
         self._draining: dict[str, Mailbox] = {}
@@ -118,10 +121,15 @@ class MemoryHost:
     def poll(self) -> bool:
         """Do what can be done now; whether that was anything.
 
-        Raises OperatorError if the registry refused an agent, or what broke the host itself.
+        Raises OperatorError if the registry refused an agent, BeginAnew when handlers have worn the host out (what they
+        reported is appended first, and only a new host goes on), or what broke the host itself.
         """
         if self._runner.broken.done():
             self._runner.broken.result()
+        if self._runner.worn.done():
+            self._runner.close()
+            self._send()
+            raise self._runner.worn.result()
         done = [self._open(), self._send(), self._take(), self._commit(), self._beat()]
         self._look_at = self._clock() + POLL_MICROS if self._draining else None
         return any(done)

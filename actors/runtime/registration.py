@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from actors.runtime.directory import refuse_lookalikes
 from schemas.agents import AgentCommand, AgentCommandKind, AgentDefinition, AgentEvent, AgentEventKind, AgentRecord
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, DecodeError, OperatorError, UnknownSchemaId
@@ -38,7 +39,7 @@ async def register(
         async with asyncio.timeout(limit):
             await directory.open(producer)
             await directory.read_to_end()
-            _refuse_lookalikes(definitions, directory.known)
+            refuse_lookalikes([each.agent_id for each in definitions], directory.known)
             announced = [_announce(settings, each, directory, codecs, producer, clock) for each in definitions]
             sent = dict(zip((each.agent_id for each in definitions), await asyncio.gather(*announced), strict=True))
             while missing := [each for each in definitions if directory.known.get(each.agent_id) != each]:
@@ -55,17 +56,6 @@ async def register(
     finally:
         await directory.close()
     await _wait_for_inboxes(settings, definitions, producer)
-
-
-def _refuse_lookalikes(definitions: Sequence[AgentDefinition], known: Iterable[str]) -> None:
-    """Ids that differ in case only are two agents to Kafka and one to people, and to disks that ignore case."""
-    folded = {agent_id.casefold(): agent_id for agent_id in known}
-    for each in definitions:
-        other = folded.setdefault(each.agent_id.casefold(), each.agent_id)
-        if other != each.agent_id:
-            raise OperatorError(
-                f"Agent '{each.agent_id}' differs from agent '{other}' in case only", hint="give one another name"
-            )
 
 
 async def _announce(

@@ -25,7 +25,7 @@ SOURCES = (AGENT_REGISTRY, AGENT_HEALTH, TASK_EVENTS)
 def agents(
     broker: Broker = None, data: Data = None, config: Config = None, sets: Sets = None, as_json: AsJson = False
 ) -> None:
-    """List the agents with status, load, capabilities and patterns."""
+    """List the agents with state, load, last outcome, capabilities and patterns."""
     quiet_libraries()
     found = asyncio.run(read_agents(running_settings(broker, data, config, sets)))
     if as_json:
@@ -34,10 +34,13 @@ def agents(
         say("No agent is registered. `troupe up` hosts the built-in ones, `troupe run FILE` yours.")
     else:
         rows = [
-            (each.agent_id, each.status, each.breaker, each.in_flight, _words(each.capabilities), _words(each.patterns))
+            (
+                each.agent_id, each.state, each.breaker, each.in_flight, each.last_outcome,
+                _words(each.capabilities), _words(each.patterns),
+            )
             for each in found
-        ]
-        print_table(("agent", "status", "breaker", "in flight", "capabilities", "patterns"), rows)
+        ]  # fmt: skip
+        print_table(("agent", "state", "breaker", "in flight", "last outcome", "capabilities", "patterns"), rows)
 
 
 async def read_agents(settings: Settings) -> list[AgentView]:

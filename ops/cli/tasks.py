@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,10 +15,10 @@ from ops.cli.payload import read_payload
 from ops.cli.show import print_json, print_table, say
 from ops.client import Client
 from ops.logs import quiet_libraries
-from ops.views.tasks import TaskStatus
+from ops.views.tasks import TaskStatus, instant
 from schemas.errors import OperatorError
 from schemas.settings import Settings
-from schemas.tasks import TaskState
+from schemas.tasks import TaskCommand, TaskEvent, TaskState
 
 Word = Annotated[str | None, typer.Argument(metavar="[WORD]", help="A pattern, as --pattern.")]
 Pattern = Annotated[str | None, typer.Option("--pattern", help="Route by this pattern.")]
@@ -100,11 +101,12 @@ def status(
     """Show a task with its history and decisions; exit code 1 unless it is completed."""
     quiet_libraries()
     settings = running_settings(broker, data, config, sets)
-    found = asyncio.run(_status(settings, task_id))
+    found, refused = asyncio.run(_status(settings, task_id))
     if found is None:
         if as_json:
-            print_json(_unknown(task_id))
-        raise OperatorError(f"Task '{task_id}' not found", hint="check the id; `troupe submit` prints it")
+            print_json(_unknown(task_id, [event for event, _ in refused]))
+        told = "".join(f"; at {instant(event.decided_at)} {_wish(command)} was refused" for event, command in refused)
+        raise OperatorError(f"Task '{task_id}' not found{told}", hint="check the id; `troupe submit` prints it")
     _show(found, as_json)
 
 
@@ -114,13 +116,21 @@ async def _submit(settings: Settings, fields: dict[str, Any], wait_s: float | No
         return task_id, None if wait_s is None else await client.wait(task_id, wait_s)
 
 
-async def _status(settings: Settings, task_id: str) -> TaskStatus | None:
+async def _status(
+    settings: Settings, task_id: str
+) -> tuple[TaskStatus | None, list[tuple[TaskEvent, TaskCommand | None]]]:
+    """What is known of a task; of one that is not there what was refused of it."""
     async with Client(settings, "cli") as client:
-        return await client.status(task_id)
+        found = await client.status(task_id)
+        return found, [] if found is not None else await client.refusals(task_id)
 
 
-def _unknown(task_id: str) -> dict[str, Any]:
-    return TaskStatus(task_id=task_id, status=TaskState.UNKNOWN).document()
+def _wish(command: TaskCommand | None) -> str:
+    return "a command" if command is None else f"a `{command.kind}` of it"
+
+
+def _unknown(task_id: str, refused: Sequence[TaskEvent] = ()) -> dict[str, Any]:
+    return TaskStatus(task_id=task_id, status=TaskState.UNKNOWN, history=list(refused)).document()
 
 
 def _show(found: TaskStatus, as_json: bool) -> None:

@@ -79,7 +79,11 @@ class Rehearsal:
         self.log = MemoryLog(self.clock)
 
     async def __aenter__(self) -> Self:
-        """Raises OperatorError if an agent cannot be registered, or for a loop that is not asyncio's own."""
+        """Raises OperatorError if an agent cannot be registered, or for a loop that is not asyncio's own.
+
+        What ends a host on Kafka ends the rehearsal: BeginAnew tells of handlers that ignore their cancellation until no
+        slot is left, or that ran out of memory.
+        """
         if self._owner is not None:
             raise RuntimeError("a rehearsal is held once; make another Rehearsal")
         self._owner, self._began = asyncio.current_task(), self.clock.now
@@ -211,10 +215,11 @@ class Rehearsal:
         if actors is not None:
             self._actors = list(actors)
         seat = self.settings.data_dir / "hosts" / self.settings.actors.host
-        self._host = MemoryHost(
+        host = MemoryHost(
             self.settings, self._actors, self.codecs, self.log, lambda: self.clock.now, seat, self._nudge
         )
-        self._host.start()
+        host.start()
+        self._host = host
         self._turn()
 
     # --- the agenda of virtual time

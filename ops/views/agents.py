@@ -18,10 +18,16 @@ from streams.routing.rules import Rule
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """One agent. status is one of idle, running, retrying, completed or failed."""
+    """One agent. state: what the registry says of it; last_outcome: how its last task ended, None if none has.
+
+    status is both in one word, one of idle, running, retrying, completed or failed: a last task with bad input makes it
+    `failed`, and so does an agent that is gone; who must tell the two apart looks at the others.
+    """
 
     agent_id: str
     status: str
+    state: str
+    last_outcome: str | None
     breaker: str
     in_flight: int
     capabilities: tuple[str, ...]
@@ -32,6 +38,8 @@ class AgentView:
         return {
             "agent_id": self.agent_id,
             "status": self.status,
+            "state": self.state,
+            "last_outcome": self.last_outcome,
             "breaker": self.breaker,
             "in_flight": self.in_flight,
             "capabilities": list(self.capabilities),
@@ -86,6 +94,8 @@ class AgentsFold:
             AgentView(
                 agent_id=agent_id,
                 status=self._status(record, in_flight.get(agent_id, 0), agent_id in retrying),
+                state=str(record.state),
+                last_outcome=str(self._outcomes[agent_id][1]) if agent_id in self._outcomes else None,
                 breaker=str(self._breaker(agent_id)),
                 in_flight=in_flight.get(agent_id, 0),
                 capabilities=tuple(record.definition.capabilities),

@@ -2,7 +2,8 @@
 
 Readers of a log that can repeat itself follow three rules. A record whose `event_id` was seen is the same fact again.
 Of two versions the higher one is newer, whatever came last. And an id that is used again after its task was forgotten
-begins a new task; the old one's history is then not this one's.
+begins a new task; the old one's history is then not this one's. A wish about a task that never was is refused, and that
+makes no task of it.
 """
 
 from __future__ import annotations
@@ -97,13 +98,13 @@ class TaskFold:
         self._results[result.version] = result
 
     def status(self) -> TaskStatus | None:
-        """What is known now, None if nothing is."""
-        if not self._events:
-            return None
+        """What is known now, None if there is no such task: `refusals` has what was wished of it nevertheless."""
         history = sorted(self._events, key=lambda event: event.version)  # stable: as they came within a version
         moves = [event for event in history if event.kind not in NOTES]
-        refusals = [event for event in history if event.kind is TaskEventKind.REFUSED]
+        refusals = self.refusals()
         own = [event for event in refusals if event.cause == self._position]
+        if not own and all(event.error is not None and event.error.code == "task_not_found" for event in history):
+            return None
         if own or not moves:
             last = (own or refusals or history)[-1]
             state = TaskState.REFUSED if last.kind is TaskEventKind.REFUSED else last.to_state
@@ -120,6 +121,10 @@ class TaskFold:
             error=last.error or (result.error if result else None),
             history=history,
         )
+
+    def refusals(self) -> list[TaskEvent]:
+        """The refusals of commands, as they came; there may be some of a task that never was."""
+        return [event for event in self._events if event.kind is TaskEventKind.REFUSED]
 
     def decided(self) -> bool:
         """Whether an event shows that the submit asked about was decided; a repeat of it makes none."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ import structlog
 
 from schemas.changelog import ChangelogHeader
 from schemas.codec import Codecs
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from schemas.topics import Topic
@@ -25,7 +24,7 @@ from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERAT
 from streams.runtime.faust_app import App, BatchStream, Table, Tables
 from streams.runtime.faust_thread import Hooks, Replaced
 from streams.runtime.kafka import Make, Runner
-from streams.runtime.store import REBUILT
+from streams.runtime.store import REBUILT, discard, sweep
 from streams.runtime.views import CompactedViews
 from streams.runtime.wakes import Clock
 from streams.runtime.wire import Wire
@@ -160,9 +159,17 @@ class Coordinator:
 
     def _rebuild_if_asked(self) -> None:
         asked = self._app.conf.datadir / REBUILD
+        sweep(asked.parent)
         if asked.exists():
-            log.warning("local_store_discarded", store=str(asked.parent), why=asked.read_text(), meaning=REBUILT)
-            shutil.rmtree(asked.parent)
+            why = asked.read_text()
+            try:
+                discard(asked.parent)
+            except OSError as error:
+                raise OperatorError(
+                    f"The local store {asked.parent} is to be rebuilt ({why}) and cannot be removed: {error}",
+                    hint="remove it by hand and start again; nothing is lost with it",
+                ) from error
+            log.warning("local_store_discarded", store=str(asked.parent), why=why, meaning=REBUILT)
 
     async def fenced(self, why: str) -> NoReturn:
         """Stop because somebody else wrote to our changelog. If it bears our name, the group says so when asked."""
@@ -212,6 +219,7 @@ class Coordinator:
         try:
             async with asyncio.timeout(limits.stop_seconds):
                 await self._app.stop()
+                await asyncio.gather(*(runner.close() for runner in self._runners))
         except TimeoutError:
             self.die(EXIT_STOP_TIMEOUT, f"not stopped within {limits.stop_seconds:g} s")
         following.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Iterator, Mapping
 from typing import Any
 
 import mode
@@ -87,10 +87,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         Records of a partition are finished in the order in which they were delivered, so all up to there are done.
         """
         self.in_hand -= count
-        for partition, offset in last.items():
-            self._done[partition] = offset
-            self._acked[partition].clear()  # Faust commits the partitions that have an entry there
+        self._done.update(last)
         notify(self._waiting_for_ack)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
+        """Partitions that may have something to commit.
+
+        Faust looks among its own acks, of which it forgets all as soon as a rebalance begins: what was done since the last
+        commit would be read again by the next owner.
+        """
+        return (tp for tp in self._done if topics is None or tp in topics or tp.topic in topics)
 
     async def _commit_offsets(self, offsets: Mapping[Any, int], start_new_transaction: bool = True) -> bool:
         """Faust takes a refused commit for done; without a newer record it would never be made."""
@@ -105,11 +111,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return None if last is None else last + 1
 
     async def wait_empty(self) -> None:
-        """Wait until nothing is being worked on, then commit; Faust's own follows each record."""
+        """Wait until nothing is being worked on, then commit; Faust's own follows each record.
+
+        Faust takes a commit that is under way for the one that is wanted; it may have begun before the last was done.
+        """
         while not self.should_stop and self.in_hand:
             await self.commit()
             if self.in_hand:
                 await self._wait_for_ack(timeout=1)
+        await self.maybe_wait_for_commit_to_finish()
         await self.commit_and_end_transactions()
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
@@ -121,10 +131,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 self._expected.pop(partition, None)
 
     async def perform_seek(self) -> None:
-        """Positions return to what is committed, so what was delivered since is forgotten."""
-        self._done.clear()
-        self._acked.clear()
-        self._acked_index.clear()
+        """Positions return to what is committed, so what was delivered since is forgotten.
+
+        What is done stays done: a fetch that comes back in the midst of a rebalance seeks too, before the last commit.
+        """
         await super().perform_seek()
         self._expected = {
             tp: offset

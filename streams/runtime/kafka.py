@@ -26,10 +26,11 @@ from schemas.settings import Settings
 from streams.processor import Processor, ProcessorSpec, Share
 from streams.runtime.arrivals import Arrivals, Schemas
 from streams.runtime.batch import run_batch
+from streams.runtime.batches import build
 from streams.runtime.delivered import Delivered
 from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR
 from streams.runtime.faust_app import App, BatchStream
-from streams.runtime.outbox import Outbox, Sent, acked, build
+from streams.runtime.outbox import Outbox, Sent, acked
 from streams.runtime.owner import Owner
 from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition
 from streams.runtime.replay import Leaving, OtherLog, claims, let_leave
@@ -226,6 +227,11 @@ class Runner:
                 batches=replay.strays, records=replay.ignored, keys_written_again=len(replay.losers - {HEADER_KEY}),
                 meaning="written by a coordinator that was overtaken, or by something else; nothing of it counts",
             )  # fmt: skip
+
+    async def close(self) -> None:
+        """Close the connections of its own; its work has ended."""
+        if self._outbox is not None:
+            await self._outbox.close()
 
     # --- the single-writer loop
 

@@ -93,16 +93,16 @@ class Producer:
         """Hand outputs over, one batch for each partition; for a user's topic that is not there its fallback."""
         batches: dict[tuple[str, int], list[New]] = {}
         for each in outputs:
-            output = self._of_user(each) if each.users else each
+            output = self._placed(each) if each.users or each.partition < 0 else each
             if output is not None:
                 place = output.topic, output.partition
                 batches.setdefault(place, []).append((output.key, output.value, output.headers))
         return [self.send(*place, records) for place, records in batches.items()]
 
-    def _of_user(self, output: Encoded) -> Encoded | None:
+    def _placed(self, output: Encoded) -> Encoded | None:
         count = self._log.topics().get(output.topic, 0)
         number = output.partition if output.partition >= 0 else home((output.key or b"").decode(), count or 1)
-        return output._replace(partition=number) if number < count else output.fallback
+        return output.fallback if output.users and number >= count else output._replace(partition=number)
 
     def next(self) -> list[Sending]:
         """Those that may land now: the first for each partition."""

@@ -321,10 +321,8 @@ class MemoryRunner:
     async def _ensure(self, topics: Iterable[EnsureTopic]) -> None:
         for wanted in topics:
             name = self.process.wire.real(wanted.name)
-            there = self.process.log.topics().get(name)
-            if there is None:
+            if name not in self.process.log.topics():  # one that is there keeps its partitions
                 self.process.log.create(name, wanted.partitions)
-            self.process.wire.inbox_partitions(wanted.name, there or wanted.partitions)  # one that is there keeps its own
 
     def send(self, outputs: Iterable[Encoded]) -> list[Sending]:
         """Hand outputs over, one batch for each partition."""

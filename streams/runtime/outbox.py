@@ -1,40 +1,30 @@
 """Sending in hand-built batches: one future per batch and partition, each of them checked.
 
 A future per record costs more than the record. A produce to one of our topics that fails for good raises, and the process
-stops; on a user's topic its fallback is written instead.
+stops; on a user's topic its fallback is written instead. Which partition of an inbox a record goes to is settled here, by its
+key: how many there are is known to the cluster alone, as each agent chooses, and another coordinator may have made the topic.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schemas.errors import BrokerUnavailable
-from schemas.partitioning import home
 from schemas.settings import Settings
 from streams.processor import EnsureTopic
-from streams.runtime.partition import ChangelogRecord
+from streams.runtime.batches import append, by_key, empty
+from streams.runtime.replies import Replies
 from streams.runtime.wire import Encoded, Wire
 
 log = structlog.get_logger("outbox")
-KNOWN_SECONDS = 30.0
-"""How long it is believed what a user's topic was found to be: its partition count, or that it refuses."""
-
-
-def build(producer: AIOKafkaProducer, records: Iterable[ChangelogRecord]) -> Any:
-    """One batch of these records. Raises ValueError if they do not fit in one."""
-    batch = producer.create_batch()
-    for record in records:
-        if batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers)) is None:
-            raise ValueError(f"{batch.record_count()} records fill the batch; lower coordinator.batch_bytes")
-    batch.close()
-    return batch
 
 
 class Sent(list["asyncio.Future[Any]"]):
@@ -80,48 +70,64 @@ class Outbox:
         self._producer = producer
         self._wire = wire
         self._settings = settings
-        self._inboxes: dict[str, tuple[int, int]] = {}  # wanted and found partitions
-        self._users: dict[str, tuple[int, float]] = {}
-        self._met: set[str] = set()  # topics that the producer knows
-        self._asked: dict[str, asyncio.Future[int]] = {}
+        self._batch_bytes = settings.coordinator.batch_bytes
+        self._inboxes: dict[str, int] = {}  # wanted partitions of those that are there
+        self._replies = Replies(settings, self._started_admin)
+        self._counts: dict[str, int] = {}  # partitions of the topics that the producer knows
         self._admin: AIOKafkaAdminClient | None = None
         self._starting = asyncio.Lock()
 
     async def send(self, outputs: Sequence[Encoded]) -> Sent:
-        """Hand batches to the producer; the futures end with the broker's acks."""
-        open_: dict[tuple[str, int], Any] = {}
-        sent = Sent()
+        """Hand batches to the producer; the futures end with the broker's acks.
+
+        A batch is closed at `coordinator.batch_bytes`, as a topic need not take a whole flush at once; a record that is
+        larger goes alone.
+        """
+        open_: dict[tuple[str, int], BatchBuilder] = {}
+        replies: dict[str, list[Encoded]] = {}
+        sent, counts = Sent(), self._counts
         for output in outputs:
             if output.users:
-                sent.add(asyncio.ensure_future(self._send_to_user(output)), output.topic, output.partition)
+                replies.setdefault(output.topic, []).append(output)
                 continue
             place = output.topic, output.partition
+            if output.partition < 0:
+                if output.topic not in counts:
+                    await self._meet({each.topic for each in outputs if not each.users})
+                count = counts[output.topic]
+                place = output.topic, by_key(output, count) if count > 1 else 0
             batch = open_.get(place)
             if batch is None:
-                batch = open_[place] = self._producer.create_batch()
-            if not _append(batch, output):
-                sent.add(await self._producer.send_batch(batch, output.topic, partition=output.partition), *place)
-                batch = open_[place] = self._producer.create_batch()
-                if not _append(batch, output):
-                    raise ValueError(f"a record of {len(output.value or b'')} bytes for {output.topic} fits no batch")
-        if strange := {topic for topic, _ in open_} - self._met:
-            # Together: the producer would ask the broker for each in turn, and a thousand inboxes took 40 s.
-            await asyncio.gather(*(self._producer.partitions_for(topic) for topic in strange))
-            self._met |= strange
-        for (topic, partition), batch in open_.items():
-            sent.add(await self._producer.send_batch(batch, topic, partition=partition), topic, partition)
+                batch = open_[place] = empty(self._batch_bytes)
+            if not append(batch, output):
+                sent.add(await self._producer.send_batch(batch, place[0], partition=place[1]), *place)
+                batch = open_[place] = empty(self._batch_bytes)
+                append(batch, output)
+        for topic, copies in replies.items():
+            sent.add(asyncio.ensure_future(self._reply(topic, copies)), topic, -1)
+        await self._meet({topic for topic, _ in open_})
+        for place, batch in open_.items():
+            sent.add(await self._producer.send_batch(batch, place[0], partition=place[1]), *place)
         return sent
+
+    async def _meet(self, topics: set[str]) -> None:
+        """Have the producer know these topics, and how many partitions each has from now on.
+
+        Together: the producer would ask the broker for each in turn, and a thousand inboxes took 40 s. A count is kept, so
+        that a record that is sent again goes where it went before.
+        """
+        if strange := [topic for topic in topics if topic not in self._counts]:
+            found = await asyncio.gather(*(self._producer.partitions_for(topic) for topic in strange))
+            self._counts.update((topic, len(partitions)) for topic, partitions in zip(strange, found, strict=True))
 
     async def ensure(self, topics: Sequence[EnsureTopic]) -> None:
         """Create the topics that do not exist yet. Raises KafkaError if the broker refuses.
 
         One that is there keeps its partitions, whatever its agent asks for: records go where there is a place for them.
         """
-        new = {each.name: each for each in topics if self._inboxes.get(each.name, (0, 0))[0] != each.partitions}
+        new = {each.name: each for each in topics if self._inboxes.get(each.name) != each.partitions}
         if new:
             await self._create(list(new.values()))
-        for each in topics:
-            self._wire.inbox_partitions(each.name, self._inboxes[each.name][1])
 
     async def _create(self, topics: Sequence[EnsureTopic]) -> None:
         admin = await self._started_admin()
@@ -138,61 +144,25 @@ class Outbox:
                 there.append(name)
             elif code:
                 raise for_code(code)(f"cannot create {name}")
-        counts = {name: each.partitions for name, each in wanted.items()}
+            else:
+                self._counts.pop(name, None)  # one of this name was there before
         for found in await admin.describe_topics(there) if there else ():
-            counts[found["topic"]] = len(found["partitions"]) or counts[found["topic"]]
-        for name, each in wanted.items():
-            if counts[name] != each.partitions:
-                log.warning("inbox_keeps_its_partitions", topic=name, wanted=each.partitions, found=counts[name])
-            self._inboxes[each.name] = each.partitions, counts[name]
+            name, count = found["topic"], len(found["partitions"])
+            if count not in (0, wanted[name].partitions):
+                log.warning("inbox_keeps_its_partitions", topic=name, wanted=wanted[name].partitions, found=count)
+        self._inboxes.update((each.name, each.partitions) for each in topics)
 
     async def close(self) -> None:
-        """Close the admin connection."""
+        """Close the connections of its own."""
+        await self._replies.close()
         if self._admin is not None:
             await self._admin.close()
 
-    async def _send_to_user(self, output: Encoded) -> None:
-        """One record to a user's topic; its fallback to ours if that is refused for good or missing."""
-        try:
-            count = await self._users_partitions(output.topic)
-            partition = output.partition if output.partition >= 0 else home((output.key or b"").decode(), count)
-            if partition >= count:
-                raise ValueError(f"{output.topic} has no partition {partition}")
-            batch = self._producer.create_batch()
-            if not _append(batch, output):
-                raise ValueError("the record fits no batch")
-            # A limit of its own: a topic without a leader must not hold up, or stop, all others.
-            async with asyncio.timeout(self._settings.kafka.reply_timeout_seconds):
-                await (await self._producer.send_batch(batch, output.topic, partition=partition))
-        except (KafkaError, ValueError, BrokerUnavailable, TimeoutError) as error:
-            log.warning("reply_failed", topic=output.topic, error=repr(error))
-            self._users[output.topic] = 0, asyncio.get_running_loop().time() + KNOWN_SECONDS
-            if output.fallback is not None:
-                await acked(await self.send([output.fallback]), self._settings.kafka.request_timeout_seconds)
-
-    async def _users_partitions(self, topic: str) -> int:
-        now = asyncio.get_running_loop().time()
-        count, until = self._users.get(topic, (0, 0.0))
-        if until > now:
-            if not count:
-                raise ValueError(f"{topic} refused a record less than {KNOWN_SECONDS:g} s ago")
-            return count
-        asked = self._asked.get(topic)
-        if asked is None:  # many replies to a topic, one question about it
-            asked = self._asked[topic] = asyncio.ensure_future(self._ask_partitions(topic))
-            asked.add_done_callback(lambda _: self._asked.pop(topic, None))
-        count = await asyncio.shield(asked)
-        self._users[topic] = count, now + KNOWN_SECONDS
-        return count
-
-    async def _ask_partitions(self, topic: str) -> int:
-        async with asyncio.timeout(self._settings.kafka.reply_timeout_seconds):
-            admin = await self._started_admin()
-            (found,) = await admin.describe_topics([topic])
-        wrong = found["error_code"] or next((each["error_code"] for each in found["partitions"]), 0)
-        if wrong:
-            raise for_code(wrong)(topic)
-        return len(found["partitions"])
+    async def _reply(self, topic: str, copies: list[Encoded]) -> None:
+        """Copies to a user's topic; of those that it does not take the fallbacks to ours."""
+        refused = await self._replies.send(topic, copies)
+        if instead := [copy.fallback for copy in refused if copy.fallback is not None]:
+            await acked(await self.send(instead), self._settings.kafka.request_timeout_seconds)
 
     async def _replicas(self, admin: AIOKafkaAdminClient) -> int:
         if self._settings.kafka.replication_factor is not None:
@@ -206,8 +176,3 @@ class Outbox:
                 await admin.start()
                 self._admin = admin
         return self._admin
-
-
-def _append(batch: Any, output: Encoded) -> bool:
-    headers = list(output.headers)
-    return batch.append(key=output.key, value=output.value, timestamp=None, headers=headers) is not None

@@ -137,6 +137,26 @@ def is_damage(error: BaseException) -> bool:
     return text.startswith("Corruption") or (text.startswith("IO error") and "No such file" in text)
 
 
+def discard(path: Path) -> None:
+    """Remove a directory. Raises OSError if it cannot lose its name.
+
+    That goes first: of a store that was half removed the part that told of its flaw may be gone, and the rest would be read
+    on as if nothing was missing.
+    """
+    sweep(path)
+    path.rename(_aside(path))
+    sweep(path)
+
+
+def sweep(path: Path) -> None:
+    """Remove what is left of an earlier directory of this name that was discarded."""
+    shutil.rmtree(_aside(path), ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}~discarded")
+
+
 def _is_young(message: Any) -> bool:
     """Whether Faust's message was appended so lately that nothing behind it can have been compacted."""
     return message.timestamp is not None and time.time() - message.timestamp < YOUNG_SECONDS
@@ -156,9 +176,15 @@ def _flaw(path: Path) -> str | None:
         return f"it cannot be opened: {error}" if its_fault else None
     listed = {Path(file["name"]).name for file in database.live_files()}
     database.close()
-    youngest = max(listed, default="")  # names are numbers of one width
-    lost = sorted(name for name, file in tables.items() if name > youngest and _is_whole(file))
+    youngest = max(map(_number, listed), default=-1)
+    lost = sorted(name for name, file in tables.items() if _number(name) > youngest and _is_whole(file))
     return f"it has lost track of {', '.join(lost)}" if lost else None
+
+
+def _number(table: str) -> int:
+    """Of a file that the database wrote, the younger the higher; six digits wide, or more. -1 for a file of others."""
+    digits = table.removesuffix(".sst")
+    return int(digits) if digits.isdecimal() else -1
 
 
 def _is_whole(table: Path) -> bool:
@@ -198,13 +224,14 @@ class ChangelogStore(RocksStore):  # type: ignore[misc]
 
     def _open_for_partition(self, partition: int) -> Any:
         path = self.partition_path(partition)
+        sweep(path)
         if path.exists() and (flaw := _flaw(path)):
             self._discard(partition, flaw)
         return super()._open_for_partition(partition)
 
     def _discard(self, partition: int, why: str) -> None:
         path = self.partition_path(partition)
-        shutil.rmtree(path, ignore_errors=True)
+        discard(path)
         log.warning("local_store_discarded", store=str(path), why=why, meaning=REBUILT)
 
     def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:

@@ -67,7 +67,10 @@ class Source(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """An output ready to be sent; `fallback` takes its place if a user's topic refuses."""
+    """An output ready to be sent. partition: -1 for the one that its key has among those that the topic turns out to have.
+
+    fallback: takes its place if a user's topic refuses.
+    """
 
     topic: str
     partition: int
@@ -86,7 +89,6 @@ class Wire:
         self._limit = settings.limits.max_record_bytes
         self.partitions = settings.kafka.partitions
         self.codecs = codecs
-        self._inbox_partitions: dict[str, int] = {}
         self._codecs: dict[str, Codec[Any]] = {}
 
     def real(self, name: str) -> str:
@@ -158,22 +160,15 @@ class Wire:
             _refuse_large(len(value or b""), headers, codec.max_record_bytes)
         if topic.edge and isinstance(output.record, Envelope):
             headers += cloud_event(output.record, output.key)
-        partition = self._partition(output, name, event_key, event_partition, users)
+        partition = self._partition(output, event_key, event_partition)
         real = name if users else self._prefix + name
         return filled(Encoded, (real, partition, output.key.encode(), value, headers, users, fallback))
 
-    def inbox_partitions(self, name: str, partitions: int) -> None:
-        """Remember how many partitions an inbox has, once it is known."""
-        self._inbox_partitions[name] = partitions
-
-    def _partition(self, output: Output, name: str, event_key: str, event_partition: int, users: bool) -> int:
+    def _partition(self, output: Output, event_key: str, event_partition: int) -> int:
         if output.partition is not None:
             return output.partition
-        if users:
-            return -1  # by key, among the partitions that the user's topic turns out to have
-        if output.topic.partitions is not None:
-            count = self._inbox_partitions.get(name, output.topic.partitions)
-            return home(output.key, count) if count > 1 else 0
+        if output.topic.family:
+            return -1  # by key, among the partitions that an inbox or a user's topic turns out to have
         return event_partition if output.key == event_key else home(output.key, self.partitions)
 
 

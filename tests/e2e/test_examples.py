@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +24,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 EXAMPLES = Path(__file__).resolve().parents[2] / "ops" / "examples"
 FILES = sorted(EXAMPLES.glob("[0-9][0-9]_*.py"))
 LINES_MAX = 120
+OFFLINE_S = 90.0
+"""Longest time until an agent without heartbeats is offline, which comes after three of its intervals of 10 s."""
 
 
 def header(file: Path) -> str:
@@ -52,6 +55,13 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     assert made.left() == []
 
 
+def test_the_third_says_that_its_agent_was_never_there(everything: Visitor) -> None:
+    (third,) = (file for file in FILES if file.name.startswith("03_"))
+    told = everything.call(sys.executable, str(third), code=1).splitlines()
+    assert told[:2] == ["busy_once", "  failed: Unknown pattern 'trade' (unknown_pattern)"]
+    assert f"troupe run ops/examples/{third.name}" in told[2] and len(told) == 3
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_prints_what_it_says(everything: Visitor, file: Path) -> None:
     text = header(file)
@@ -65,6 +75,23 @@ def test_it_prints_what_it_says(everything: Visitor, file: Path) -> None:
 def test_the_dead_letter_of_the_third_holds_its_request(everything: Visitor) -> None:
     (line,) = everything.troupe("topics", "tail", "tasks.deadletters", "--json", "--limit", "1").splitlines()
     assert json.loads(line)["value"]["error"]["message"] == "ZeroDivisionError: division by zero"
+
+
+def test_the_third_says_that_its_agent_is_gone(everything: Visitor) -> None:
+    """First it was there a moment ago, then the registry knows that it is not."""
+    (third,) = (file for file in FILES if file.name.startswith("03_"))
+    with running(everything, str(third)):
+        pass
+    told = everything.call(sys.executable, str(third), code=1).splitlines()
+    assert "dead_lettered, attempt 2: Task timed out" in told[-2]
+    assert f"troupe run ops/examples/{third.name}" in told[-1]
+    deadline = time.monotonic() + OFFLINE_S
+    while {each["agent_id"]: each["state"] for each in everything.json("agents")}["trading_agent"] != "offline":
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    told = everything.call(sys.executable, str(third), code=1).splitlines()
+    assert told[0] == "busy_once" and "has no outcome after 15 s" in told[1]
+    assert f"troupe run ops/examples/{third.name}" in told[2] and len(told) == 3
 
 
 def test_the_agent_of_the_first_takes_and_refuses_what_its_model_says(everything: Visitor) -> None:

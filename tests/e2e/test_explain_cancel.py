@@ -107,6 +107,12 @@ def test_a_task_that_never_was(seats: Visitor) -> None:
     assert seats.json("cancel", "never", code=1)["outcome"] == "not_found"
     assert "Hint: check the id" in seats.troupe("cancel", "never", code=1)
     assert seats.json("cancel", "never", "--no-wait")["outcome"] == "sent"
+    unknown = seats.json("status", "never", code=1)
+    assert (unknown["status"], unknown["agent"]) == ("unknown", None)
+    assert {(each["kind"], each["error"]["code"]) for each in unknown["history"]} == {("refused", "task_not_found")}
+    told = seats.troupe("status", "never", code=1)
+    assert "Error: Task 'never' not found; at 2" in told and "Z a `cancel` of it was refused" in told
+    assert "Error: Task 'never' not found" in seats.troupe("explain", "never", code=1)
     assert "task_id" in seats.troupe("cancel", "no id", code=1)
 
 

@@ -24,6 +24,10 @@ from tests.faults.submitter import Submitter
 from topology import troupe
 
 DRAIN_S = 120.0
+PATIENT_S = 60.0
+"""Session and request time-out of roles that no fault robs of their Kafka: no load of the machine makes them end."""
+BRIEF_S = 6.0
+"""Session time-out where another is to take over from a member that is dead or stopped."""
 UNFINISHED = 400
 """Tasks without an outcome above which the load pauses, so that a slow machine has an end too."""
 POINTS = (
@@ -37,10 +41,7 @@ CLAIMS = 4
 
 @dataclass
 class Run:
-    """What a test holds in its hands.
-
-    row: what the table at the end shows of it. may_exit: exit codes that are right besides those of asked ends.
-    """
+    """What a test holds in its hands. row: what the table at the end shows of it."""
 
     name: str
     settings: Settings
@@ -48,7 +49,6 @@ class Run:
     submitter: Submitter
     seen: set[str] = field(default_factory=set)
     row: dict = field(default_factory=dict)
-    may_exit: set[str] = field(default_factory=set)
 
     async def done(self, share: float = 1.0, limit_s: float = DRAIN_S) -> None:
         """Wait until this share of the submitted tasks has an outcome."""
@@ -108,10 +108,13 @@ class Run:
         }
         bad = {name: found for name, found in report.violations.items() if found}
         assert not bad, f"{self.name}: {report.text()}; exits {self.system.exits()}; {self.settings.data_dir}"
-        wanted = {"-9", "0", "-15"} | self.may_exit
-        odd = {name: n for name, n in self.system.exits().items() if name.split(":")[1] not in wanted}
-        assert not odd, f"{self.name}: ends that nobody asked for {odd}; {self.settings.data_dir}"
+        self.refuse_odd_ends()
         return report
+
+    def refuse_odd_ends(self) -> None:
+        """Raises AssertionError if a role ended though nobody asked for it and no fault explains it."""
+        odd = self.system.odd()
+        assert not odd, f"{self.name}: ends that nobody asked for {odd}; {self.settings.data_dir}"
 
 
 def lonely_port() -> int:
@@ -120,11 +123,14 @@ def lonely_port() -> int:
         return listening.getsockname()[1]
 
 
-def settings_for(broker: str, data: Path, prefix: str, partitions: int = 2, **coordinator: object) -> Settings:
-    """Short times."""
+def settings_for(broker: str, data: Path, prefix: str, partitions: int, session_s: float) -> Settings:
+    """Short times, save those after which a role gives itself up."""
+    kafka = Kafka(
+        bootstrap_servers=broker, topic_prefix=prefix, partitions=partitions, request_timeout_seconds=PATIENT_S
+    )
     return Settings(
-        kafka=Kafka(bootstrap_servers=broker, topic_prefix=prefix, partitions=partitions),
-        coordinator=Coordinator(session_timeout_seconds=6.0, wake_again_seconds=0.5, **coordinator),
+        kafka=kafka,
+        coordinator=Coordinator(session_timeout_seconds=session_s, wake_again_seconds=0.5),
         tasks=Tasks(timeout_seconds=2),
         data_dir=data,
     )
@@ -133,10 +139,13 @@ def settings_for(broker: str, data: Path, prefix: str, partitions: int = 2, **co
 @contextlib.asynccontextmanager
 async def run(
     name: str, broker: str, data: Path, *, seed: int = 1, untidy: bool = True, environ: dict[str, str] | None = None,
-    first_failpoint: str = "", partitions: int = 2,
+    first_failpoint: str = "", partitions: int = 2, session_s: float = PATIENT_S,
 ) -> AsyncIterator[Run]:  # fmt: skip
-    """An installation with running roles, ended in any case. `first_failpoint` is armed at the first start."""
-    settings = settings_for(broker, data, f"f{time.time_ns() % 10**10}.", partitions)
+    """An installation with running roles, ended in any case. `first_failpoint` is armed at the first start.
+
+    Leaving raises AssertionError if a role ended though nobody asked for it and no fault explains it.
+    """
+    settings = settings_for(broker, data, f"f{time.time_ns() % 10**10}.", partitions, session_s)
     await apply(settings, troupe())
     codecs = await load_codecs(settings, troupe())
     system = System(settings, environ or {})
@@ -151,6 +160,7 @@ async def run(
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
+    made.refuse_odd_ends()
 
 
 async def _watch(made: Run) -> None:

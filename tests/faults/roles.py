@@ -1,7 +1,8 @@
 """Real role processes under a supervisor of a few lines: started as `troupe up` starts them, killed, started again.
 
 The product's own supervisor is not used, because a test must know of each death, choose what the next start is told,
-and be able to leave a process dead or stopped.
+and be able to leave a process dead or stopped. It must also know which deaths are right: those that were asked for, by a
+signal or a failpoint, and those that the fault of the moment explains for this very role. Any other fails the run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,11 +29,14 @@ AGENTS = Path(__file__).with_name("agents.py")
 READY_S = 60.0
 PAUSE_S = 0.2
 """Between a death and the next start."""
+STOP_S = 30.0
+"""A clean stop's longest time; whoever takes longer is killed, which fails the run."""
 
 
 @dataclass
 class Role:
-    """One role. `failpoints` are what the next starts are told, one each. `exits` counts ends by exit code.
+    """One role. `failpoints` are what the next starts are told, one each. `exits` counts ends by exit code, `odd` those
+    of them that nobody asked for and no fault explains.
 
     takeovers: seconds from each death to the readiness after it. forget: a directory to delete before the next start.
     """
@@ -39,12 +44,15 @@ class Role:
     spec: ChildSpec
     failpoints: list[str] = field(default_factory=list)
     exits: Counter = field(default_factory=Counter)
+    odd: Counter = field(default_factory=Counter)
     takeovers: list[float] = field(default_factory=list)
     process: subprocess.Popen | None = None
     keep: bool = True
     died_at: float = 0.0
     was_ready: bool = False
     forget: Path | None = None
+    _asked: set[int] = field(default_factory=set)
+    _explained: frozenset[int] = frozenset()
 
     def start(self) -> None:
         """Start it; the next failpoint is armed."""
@@ -55,9 +63,11 @@ class Role:
         for path in (spec.ready_file, spec.log_file):
             path.parent.mkdir(parents=True, exist_ok=True)
         spec.ready_file.unlink(missing_ok=True)
-        environ = dict(spec.environ)
+        environ, self._asked = dict(spec.environ), set()
         if self.failpoints:
             environ["TROUPE_FAILPOINT"] = self.failpoints.pop(0)
+            if environ["TROUPE_FAILPOINT"].endswith(":kill"):
+                self._asked.add(-signal.SIGKILL)
         command = [part.replace("{ready}", str(spec.ready_file)) for part in spec.command]
         with spec.log_file.open("ab") as log:
             log.write(f"--- start {environ.get('TROUPE_FAILPOINT', '')}\n".encode())
@@ -80,10 +90,24 @@ class Role:
         return self.alive and psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
 
     def signal(self, number: int) -> None:
-        """Send a signal, if it lives."""
+        """Send a signal, if it lives. Who is asked to stop leaves with 0; before it listens it dies of the signal."""
         if self.alive:
+            if number == signal.SIGKILL:
+                self._asked.add(-number)
+            elif number == signal.SIGTERM:
+                self._asked |= {0} if self.was_ready else {0, -number}
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
+
+    @contextmanager
+    def may_exit(self, *codes: int) -> Iterator[None]:
+        """While this lasts, the fault explains these exit codes of this role."""
+        before, self._explained = self._explained, self._explained | set(codes)
+        try:
+            yield
+        finally:
+            self.look()
+            self._explained = before
 
     def look(self) -> None:
         """What the supervisor sees: ready at last, or dead."""
@@ -97,6 +121,7 @@ class Role:
         code = self.process.poll()
         if code is not None:
             self.exits[code] += 1
+            self.odd[code] += code not in self._asked | self._explained
             self.died_at = self.died_at or time.monotonic()
             self.process = None
             self.was_ready = False
@@ -148,7 +173,8 @@ class System:
                 role.look()
                 if role.process is None and role.keep:
                     await asyncio.sleep(PAUSE_S)
-                    role.start()
+                    if role.keep:  # it may have been halted meanwhile
+                        role.start()
             await asyncio.sleep(0.02)
 
     async def ready(self) -> None:
@@ -170,9 +196,14 @@ class System:
 
     def exits(self) -> dict[str, int]:
         """How often each role ended, by exit code (-9: killed)."""
-        names = ("actors", "coordinator", "second", "third")
-        named = dict(zip(names, self.roles, strict=True))
-        return {f"{name}:{code}": n for name, role in named.items() for code, n in role.exits.items()}
+        return {f"{name}:{code}": n for name, role in self._named().items() for code, n in role.exits.items()}
+
+    def odd(self) -> dict[str, int]:
+        """The ends among them that nobody asked for and no fault explains."""
+        return {f"{name}:{code}": n for name, role in self._named().items() for code, n in role.odd.items() if n}
+
+    def _named(self) -> dict[str, Role]:
+        return dict(zip(("actors", "coordinator", "second", "third"), self.roles, strict=True))
 
     async def kill(self, role: Role, number: int = signal.SIGKILL) -> None:
         """End a role and wait until the supervisor has seen it."""
@@ -196,19 +227,19 @@ class System:
         self.coordinator.forget = self.settings.data_dir / "tables"
 
     async def stop(self) -> None:
-        """End both; asked first, killed after 20 s."""
+        """End all; asked first, killed when that takes too long."""
         if self._keeper is not None:
             self._keeper.cancel()
             self._keeper = None
-        living = [role.process for role in self.roles if role.alive]
-        for process in living:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        for process in living:
+        living = [role for role in self.roles if role.alive]
+        for role in living:
+            role.signal(signal.SIGCONT)
+            role.signal(signal.SIGTERM)
+        for role in living:
             try:
-                await asyncio.to_thread(process.wait, 20)
+                await asyncio.to_thread(role.process.wait, STOP_S)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                role.process.kill()
+                role.process.wait()
         for role in self.roles:
             role.look()

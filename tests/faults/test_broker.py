@@ -11,32 +11,40 @@ from pathlib import Path
 import pytest
 
 from ops.broker.local import BrokerOptions, LocalKafka
-from tests.faults.harness import lonely_port, run
+from streams.runtime.exits import EXIT_FENCED, EXIT_KAFKA
+from tests.faults.harness import BRIEF_S, PATIENT_S, lonely_port, run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize(("kills", "away_seconds"), [(2, 0.0), (1, 15.0)])
+@pytest.mark.parametrize(("kills", "away_seconds", "session_s"), [(2, 0.0, PATIENT_S), (1, 15.0, BRIEF_S)])
 async def test_a_broker_killed_and_started_again(
-    tmp_path: Path, endured: Callable[[dict], None], kills: int, away_seconds: float
+    tmp_path: Path, endured: Callable[[dict], None], kills: int, away_seconds: float, session_s: float
 ) -> None:
+    """Who has the patience waits for it. A coordinator whose session is over must not: another may own its partitions."""
+    ends = away_seconds > session_s
     kafka = LocalKafka(BrokerOptions(directory=tmp_path / "kafka", port=lonely_port()))
     started = await kafka.start()
     again = LocalKafka(BrokerOptions(directory=tmp_path / "kafka", port=started.port))
     try:
-        async with run(f"broker killed, away {away_seconds:g} s", started.bootstrap, tmp_path / "data") as made:
-            made.may_exit = {"1", "70", "72"}  # no broker, no ack in time, not heard of for a session
+        name = f"broker killed, away {away_seconds:g} s"
+        async with run(name, started.bootstrap, tmp_path / "data", session_s=session_s) as made:
+            coordinator, actors = made.system.coordinator, made.system.actors
             await made.system.ready()
             for _ in range(kills):
                 load = asyncio.create_task(made.submitter.feed(300, 100))
                 await asyncio.sleep(1.0)
-                for pid in kafka.pids():
-                    os.kill(pid, signal.SIGKILL)
-                await asyncio.sleep(away_seconds)
-                await again.start()
-                await load
-                await made.done(0.9)
+                # Not heard of for a session, and then no broker at a start.
+                with coordinator.may_exit(*((EXIT_FENCED, EXIT_KAFKA, 1) if ends else ())):
+                    for pid in kafka.pids():
+                        os.kill(pid, signal.SIGKILL)
+                    await asyncio.sleep(away_seconds)
+                    await again.start()
+                    await load
+                    await made.done(0.9)
+                    await made.system.ready()
             await made.verdict()
             endured(made.row)
+            assert actors.deaths == 1 and (coordinator.deaths > 1) == ends, made.system.exits()
     finally:
         await again.stop()

@@ -35,7 +35,6 @@ async def test_a_second_writer_by_hand(
     """While the owner runs its next batch is fenced; while it is stopped its next start ignores what it finds."""
     async with run("a second writer by hand", broker, tmp_path, seed=101) as made:
         system, coordinator = made.system, made.system.coordinator
-        made.may_exit = {str(EXIT_FENCED), str(EXIT_KAFKA)}
         tasks, agents = _changelogs(made)
         await system.ready()
         await made.submitter.feed(60)
@@ -44,10 +43,11 @@ async def test_a_second_writer_by_hand(
             await system.until(lambda: coordinator.was_ready, 40, "ready again")
             fenced = coordinator.exits[EXIT_FENCED]
             load = asyncio.create_task(made.submitter.feed(40, 60))
-            await meddle(broker, tasks, kind)
-            await system.until(
-                lambda fenced=fenced: coordinator.exits[EXIT_FENCED] > fenced, 20, f"fenced by {kind}"
-            )
+            with coordinator.may_exit(EXIT_FENCED):
+                await meddle(broker, tasks, kind)
+                await system.until(
+                    lambda fenced=fenced: coordinator.exits[EXIT_FENCED] > fenced, 20, f"fenced by {kind}"
+                )
             await load
         assert "something else wrote to its changelog" in coordinator.log()
         await system.until(lambda: coordinator.was_ready, 40, "ready")
@@ -101,16 +101,17 @@ async def test_an_output_that_is_refused_for_good(broker: str, tmp_path: Path, e
     """The process stops without a commit, names the topic, and is started again until somebody has mended it."""
     async with run(f"{topic} refuses", broker, tmp_path, seed=103) as made:
         system, coordinator = made.system, made.system.coordinator
-        made.may_exit = {str(EXIT_KAFKA)}
         name = made.settings.kafka.topic_prefix + topic
         policy = "compact" if "changelog" in topic else "delete"
         await system.ready()
-        await set_config(broker, name, cleanup_policy=policy, max_message_bytes="10")
-        await made.submitter.feed(60)
-        await system.until(lambda: coordinator.exits[EXIT_KAFKA] > 1, 60, "stopped, and once more")
-        assert f"Kafka refused a batch for {name}." in coordinator.log()
-        assert "MessageSizeTooLargeError" in coordinator.log()
-        await set_config(broker, name, cleanup_policy=policy)
+        with coordinator.may_exit(EXIT_KAFKA):
+            await set_config(broker, name, cleanup_policy=policy, max_message_bytes="10")
+            await made.submitter.feed(60)
+            await system.until(lambda: coordinator.exits[EXIT_KAFKA] > 1, 60, "stopped, and once more")
+            assert f"Kafka refused a batch for {name}." in coordinator.log()
+            assert "MessageSizeTooLargeError" in coordinator.log()
+            await set_config(broker, name, cleanup_policy=policy)
+            await made.done()
         await made.verdict()
         endured(made.row)
 
@@ -119,9 +120,10 @@ async def _refused(made: Run, *words: str) -> None:
     """Start the coordinator, which must refuse in these words and with its code, and leave it dead."""
     system, coordinator = made.system, made.system.coordinator
     before, heard = coordinator.exits[EXIT_OPERATOR], len(coordinator.log())
-    system.resume(coordinator)
-    await system.until(lambda: coordinator.exits[EXIT_OPERATOR] > before, 40, f"refused: {words[0]}")
-    await system.halt(coordinator)
+    with coordinator.may_exit(EXIT_OPERATOR):
+        system.resume(coordinator)
+        await system.until(lambda: coordinator.exits[EXIT_OPERATOR] > before, 40, f"refused: {words[0]}")
+        await system.halt(coordinator)
     said = coordinator.log()[heard:]
     for word in words:
         assert word in said, said

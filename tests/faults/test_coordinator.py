@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.faults.harness import CLAIMS, POINTS, Run, run
+from tests.faults.harness import BRIEF_S, CLAIMS, POINTS, Run, run
 from topology import troupe
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(900)]
@@ -115,7 +115,7 @@ async def test_a_pause_shorter_than_the_session_times_nothing_out(
 async def test_offsets_set_back(broker: str, tmp_path: Path, endured: Endured, rewinds: int, seed: int) -> None:
     """Every record is delivered again; none acts again."""
     rng = random.Random(seed)
-    async with run("offsets set back", broker, tmp_path, seed=seed) as made:
+    async with run("offsets set back", broker, tmp_path, seed=seed, session_s=BRIEF_S) as made:
         system = made.system
         await system.ready()
         for n in range(rewinds):

@@ -14,7 +14,7 @@ import pytest
 from schemas.topics import TASK_EVENTS
 from streams.runtime.exits import EXIT_FENCED, EXIT_OPERATOR
 from tests.faults.checker import Checker, top_load
-from tests.faults.harness import Run, run
+from tests.faults.harness import BRIEF_S, Run, run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -30,7 +30,9 @@ async def test_coordinators_join_and_leave_under_load(
 ) -> None:
     """One, two, three, then two by SIGTERM, one by SIGKILL, and again: nobody ends who was not asked to."""
     environ = {"FAULTS_WORK_SECONDS": "0.3", "FAULTS_TIMEOUT_SECONDS": "20", "FAULTS_HANGS": "0"}
-    async with run("coordinators join and leave", broker, tmp_path, seed=seed, partitions=4, environ=environ) as made:
+    async with run(
+        "coordinators join and leave", broker, tmp_path, seed=seed, partitions=4, environ=environ, session_s=BRIEF_S
+    ) as made:
         system = made.system
         await system.ready()
         for _ in range(rounds):
@@ -68,15 +70,17 @@ async def test_two_of_one_name_say_so(broker: str, tmp_path: Path, endured: Endu
     """On two machines nobody sees the other's store; the group gives the place to the younger one."""
     async with run("two of one name", broker, tmp_path, seed=83) as made:
         system, first, second = made.system, made.system.coordinator, made.system.second
-        made.may_exit = {str(EXIT_OPERATOR), str(EXIT_FENCED)}  # who writes before the group tells it finds the fence
         command = [part.replace("coordinator-2", made.settings.coordinator.instance) for part in second.spec.command]
         second.spec = replace(second.spec, command=tuple(command))
         await system.ready()
         load = asyncio.create_task(made.submitter.feed(200, 20))
-        system.resume(second)
-        await system.until(lambda: first.exits[EXIT_OPERATOR] > 0, 40, "told that its name is taken")
-        await system.until(lambda: second.exits[EXIT_OPERATOR] > 0, 40, "told so in its turn")
-        await system.halt(second)
+        codes = EXIT_OPERATOR, EXIT_FENCED  # who writes before the group tells it finds the fence
+        with first.may_exit(*codes), second.may_exit(*codes):
+            system.resume(second)
+            await system.until(lambda: first.exits[EXIT_OPERATOR] > 0, 40, "told that its name is taken")
+            await system.until(lambda: second.exits[EXIT_OPERATOR] > 0, 40, "told so in its turn")
+            await system.halt(second)
+            await system.until(lambda: first.was_ready, 40, "alone again")
         await load
         await made.verdict()
         endured(made.row)

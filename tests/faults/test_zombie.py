@@ -13,14 +13,16 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ops.changelogs import read_changelog
-from streams.runtime.exits import EXIT_FENCED, EXIT_KAFKA
-from tests.faults.harness import CLAIMS, POINTS, Run, run
+from streams.runtime.exits import EXIT_FENCED
+from tests.faults.harness import BRIEF_S, CLAIMS, POINTS, Run, run
 from topology import troupe
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(1800)]
 
 QUEUED = "changelog-queued"
 """Between the producer's queue and the wire: a zombie sends that batch when it wakes, so strays really land."""
+LATE = (QUEUED, "changelog-sent")
+"""A batch of a zombie that was stopped here may lie where its successor is about to write, who is then fenced too."""
 ENDS_S = 15.0
 """In which a zombie finds out: it beats once a second, and before it sends anything it looks at its last heartbeat."""
 
@@ -40,9 +42,8 @@ async def test_a_zombie_is_fenced(
     broker: str, tmp_path: Path, endured: Endured, points: tuple[str, ...], seed: int
 ) -> None:
     rng = random.Random(seed)
-    async with run("zombies", broker, tmp_path, seed=seed) as made:
+    async with run("zombies", broker, tmp_path, seed=seed, session_s=BRIEF_S) as made:
         system, first, second = made.system, made.system.coordinator, made.system.second
-        made.may_exit = {str(EXIT_FENCED), str(EXIT_KAFKA)}  # a starved machine's Kafka may not answer in time
         await system.ready()
         for point in points:
             before = await _strays(made)
@@ -57,9 +58,11 @@ async def test_a_zombie_is_fenced(
             await system.until(lambda: second.was_ready, 60, "taken over")
             taken_over = time.monotonic() - begun
             await made.submitter.feed(100, 100)
-            ended = await _wake(made)
-            await made.submitter.feed(40, 100)
-            await made.done(0.9)
+            with first.may_exit(EXIT_FENCED), second.may_exit(*([EXIT_FENCED] if point in LATE else [])):
+                ended = await _wake(made)
+                await made.submitter.feed(40, 100)
+                await made.done(0.9)
+                await system.until(lambda: second.was_ready, 60, "ready beside the zombie")
             await system.halt(second, signal.SIGTERM)
             endured(
                 {

@@ -45,8 +45,7 @@ class Installation:
     """The command with a state directory and a data directory of its own."""
 
     def __init__(self, root: Path) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TROUPE_AG", "KAFKA_"))}
-        self.environ = environ_with_sources(kept | {"XDG_STATE_HOME": str(root / "state")})
+        self.environ = environ_with_sources(os.environ | {"XDG_STATE_HOME": str(root / "state")})
         self.data = root / "data"
         self.root = root
 

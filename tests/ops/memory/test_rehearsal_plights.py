@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 
 from actors.api import Actor, Context
+from actors.runner import BeginAnew
 from ops.memory.plight import Stuck
 from ops.memory.rehearsal import Rehearsal
 from schemas.errors import InvalidInput, OperatorError
 from schemas.policies import RetryPolicy
 from schemas.settings import Kafka, Settings
-from schemas.topics import TASK_EVENTS
+from schemas.topics import TASK_EVENTS, TASK_REPORTS
 from tests.ops.memory.cast import adder, elapsed, kinds_of, nap, napper, stumbling
 
 # --- waits that would never end
@@ -43,6 +45,43 @@ async def test_a_handler_that_waits_for_nobody_is_told_at_once() -> None:
         assert elapsed(troupe) < 1
         found = await troupe.wait(task)
         assert (found.status, found.error and found.error.code) == ("dead_lettered", "timeout")
+
+
+async def test_names_that_differ_in_case_only_are_refused_as_by_the_host_on_kafka() -> None:
+    like = Actor("Adder", nap)
+    with pytest.raises(OperatorError, match="Agent 'Adder' differs from agent 'adder' in case only") as raised:
+        await Rehearsal([adder(), like]).__aenter__()
+    assert raised.value.hint == "give one another name"
+    with pytest.raises(OperatorError, match="Agent 'adder' is there twice"):
+        await Rehearsal([adder(), adder()]).__aenter__()
+    async with Rehearsal([adder()]) as troupe:
+        await troupe.crash_actors()
+        with pytest.raises(OperatorError, match="Agent 'Adder' differs from agent 'adder' in case only"):
+            troupe.restart_actors([like])
+        troupe.restart_actors([adder(), napper()])
+        assert await troupe.result(await troupe.submit("nap", {})) == {"attempt": 1}
+
+
+async def test_handlers_that_wear_the_host_out_end_the_rehearsal_with_the_reason() -> None:
+    async def swallow(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        for _ in range(2):  # not for good: at the end the test's own loop asks a last time
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+        return {}
+
+    with pytest.raises(BeginAnew, match="1 cancelled handlers of agent 'deaf' do not end and hold all of its slots"):
+        async with Rehearsal([Actor("deaf", swallow, max_in_flight=1, timeout_seconds=5)]) as troupe:
+            await troupe.submit(agent_id="deaf")
+            await troupe.advance(60)
+
+    async def hoard(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        raise MemoryError
+
+    troupe = Rehearsal([Actor("hoarder", hoard)])
+    with pytest.raises(BeginAnew, match="agent 'hoarder' found no memory"):
+        async with troupe:
+            await troupe.wait(await troupe.submit(agent_id="hoarder"))
+    assert sum(troupe.log.end(TASK_REPORTS.name, number) for number in range(2)) == 1, "its failure was reported before"
 
 
 async def test_a_task_whose_agent_never_came_back_says_so() -> None:

@@ -55,6 +55,16 @@ def test_status_words(state: AgentState, tasks: list[TaskState], word: str) -> N
     assert view(fold).status == word
 
 
+def test_a_healthy_agent_whose_last_task_failed_is_up() -> None:
+    fold = AgentsFold()
+    fold.add_record("counter", record(AgentState.UP))
+    fold.add_event(event("a", 1, TaskState.COMPLETED))
+    fold.add_event(event("b", 2, TaskState.FAILED))
+    assert (view(fold).state, view(fold).last_outcome) == ("up", "failed")
+    fold.add_record("counter", record(AgentState.OFFLINE, 2))
+    assert (view(fold).state, view(fold).last_outcome) == ("offline", "failed")
+
+
 def test_load_follows_the_highest_version() -> None:
     fold = AgentsFold()
     fold.add_record("counter", record(AgentState.UP))
@@ -79,6 +89,8 @@ def test_the_json_form_is_whole() -> None:
     assert view(fold).document() == {
         "agent_id": "counter",
         "status": "idle",
+        "state": "up",
+        "last_outcome": None,
         "breaker": "open",
         "in_flight": 0,
         "capabilities": ["counting"],

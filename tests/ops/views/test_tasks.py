@@ -59,6 +59,21 @@ def test_nothing_is_known_without_events() -> None:
     assert not TaskFold("t").answered()
 
 
+NOT_FOUND = TaskError(code="task_not_found", message="Task 't' not found")
+"""Of a wish about a task that never was."""
+
+
+def test_a_refused_wish_about_no_task_makes_none_of_it() -> None:
+    wish = event(0, "refused", "unknown", error=NOT_FOUND)
+    fold = TaskFold("t")
+    fold.add_event(wish)
+    assert fold.status() is None and not fold.finished() and fold.unseen(set()) == []
+    assert fold.refusals() == [wish]
+    assert folded([wish, *HISTORY]).status is TaskState.COMPLETED
+    assert folded([wish], position=wish.cause).status is TaskState.REFUSED, "whoever asks about the wish is told"
+    assert folded([event(0, "refused", "unknown", error=ERROR)]).status is TaskState.REFUSED, "a submit, say"
+
+
 def test_the_last_version_is_the_status_and_its_result_is_joined() -> None:
     found = folded(HISTORY, outcome(4, "completed", '{"n": 1}'))
     assert (found.status, found.agent, found.attempts, found.result) == (TaskState.COMPLETED, "b", 2, '{"n": 1}')

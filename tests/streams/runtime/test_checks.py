@@ -8,7 +8,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from schemas.errors import BrokerUnavailable, OperatorError
-from schemas.settings import Kafka, Settings
+from schemas.settings import Coordinator, Kafka, Settings
+from schemas.topics import TASK_RESULTS
 from streams.runtime.checks import refuse_unsound_topics
 from tests.faults.by_hand import make_anew, set_config
 from topology import troupe
@@ -36,7 +37,14 @@ async def test_topics_that_are_not_there(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    "pick", [lambda: TASKS.inputs[0], lambda: TASKS.wakes, lambda: TASKS.repartition, lambda: TASKS.changelog]
+    "pick",
+    [
+        lambda: TASKS.inputs[0],
+        lambda: TASKS.wakes,
+        lambda: TASKS.repartition,
+        lambda: TASKS.changelog,
+        lambda: TASK_RESULTS,
+    ],
 )
 async def test_another_partition_count(installed: Settings, pick: Callable) -> None:
     name = pick().name
@@ -52,7 +60,53 @@ async def test_a_changelog_that_deletes_by_age(installed: Settings, policy: str)
     await set_config(installed.kafka.bootstrap_servers, installed.kafka.topic_prefix + name, cleanup_policy=policy)
     message, hint = await refused(installed)
     assert message == f"Changelog '{name}' has cleanup.policy={policy}: rows would be deleted by age"
-    assert hint.startswith("kafka-configs ") and hint.endswith(f"--entity-name {name} --add-config cleanup.policy=compact")
+    assert hint.startswith("kafka-configs ") and hint.endswith(
+        f"--entity-name {name} --add-config cleanup.policy=compact"
+    )
+
+
+def with_batches(settings: Settings, batch_bytes: int) -> Settings:
+    return settings.model_copy(update={"coordinator": Coordinator(batch_bytes=batch_bytes)})
+
+
+async def test_batches_that_a_topic_does_not_take(installed: Settings) -> None:
+    """At the first busy moment the broker would refuse one for good, and again after each start."""
+    takes = 1_048_588  # a broker's default, as these topics have no limit of their own
+    await refuse_unsound_topics(with_batches(installed, takes), SPECS)
+    message, hint = await refused(with_batches(installed, takes + 1))
+    assert message == f"Topic 'tasks.repartition' takes {takes} bytes at once (max.message.bytes), " + (
+        f"coordinator.batch_bytes is {takes + 1}"
+    )
+    assert hint.startswith(f"set coordinator.batch_bytes to {takes} or less, or: kafka-configs --bootstrap-server ")
+    assert hint.endswith(f"--entity-name tasks.repartition --add-config max.message.bytes={takes + 1}")
+    await refuse_unsound_topics(with_batches(installed, takes), SPECS)
+
+
+async def test_a_topic_that_takes_less_than_a_batch(installed: Settings) -> None:
+    kafka, name = installed.kafka, TASK_RESULTS.name
+    await set_config(kafka.bootstrap_servers, kafka.topic_prefix + name, max_message_bytes="5000")
+    message, hint = await refused(installed)
+    assert message == f"Topic '{name}' takes 5000 bytes at once (max.message.bytes), coordinator.batch_bytes is 900000"
+    assert hint.startswith("kafka-configs ") and hint.endswith("--add-config max.message.bytes=900000")
+
+
+async def test_a_changelog_without_room_for_header_rows(installed: Settings) -> None:
+    kafka, name = installed.kafka, TASKS.changelog.name
+    limits = {"cleanup_policy": "compact", "max_message_bytes": "1000000"}
+    await set_config(kafka.bootstrap_servers, kafka.topic_prefix + name, **limits)
+    message, hint = await refused(installed)
+    assert message.endswith("coordinator.batch_bytes is 900000, and header rows need 120000 besides")
+    assert hint.startswith("set coordinator.batch_bytes to 880000 or less, or: kafka-configs ")
+    assert hint.endswith(f"--entity-name {name} --add-config max.message.bytes=1020000")
+    await refuse_unsound_topics(with_batches(installed, 880_000), SPECS)
+
+
+async def test_batches_that_inboxes_do_not_take(installed: Settings) -> None:
+    message, hint = await refused(with_batches(installed, 4_194_305))
+    assert message == (
+        "coordinator.batch_bytes is 4194305, inboxes take 4194304 bytes at once (limits.max_wrapped_bytes)"
+    )
+    assert hint == "set coordinator.batch_bytes to 4194304 or less"
 
 
 async def test_a_changelog_that_is_empty_while_its_inputs_were_read(installed: Settings) -> None:

@@ -33,6 +33,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import MethodQueue, QueueServiceThread
 
+from streams.runtime.faust_app import App
 from streams.runtime.faust_consumer import Consumer
 from streams.runtime.faust_thread import ConsumerThread, Pace
 
@@ -66,7 +67,17 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (BaseConsumer, "_wait_for_ack", ["self._waiting_for_ack = asyncio.Future"]),
         (BaseConsumer, "_commit_offsets", ["producer.flush()", "self._commit(committable_offsets)"]),
         (BaseConsumer, "_commit_offsets", ["self._committed_offset.update(committable_offsets)", "return did_commit"]),
-        (BaseConsumer, "_filter_tps_with_pending_acks", ["for tp in self._acked"]),
+        (
+            BaseConsumer,
+            "_filter_tps_with_pending_acks",
+            ["for tp in self._acked", "tp in topics or tp.topic in topics"],
+        ),
+        (BaseConsumer, "force_commit", ["self._filter_tps_with_pending_acks(topics)", "self._commit_tps("]),
+        (
+            BaseConsumer,
+            "commit",
+            ["maybe_wait_for_commit_to_finish", "self._commit_fut = asyncio.Future", "notify(fut)"],
+        ),
         (BaseConsumer, "_should_commit", ["committed = self._committed_offset[tp]", "committed is None"]),
         (Fetcher, "_fetcher", ["_drain_messages(self)"]),
         (KafkaFetcher, "_get_actions_per_node", ["self._fetch_max_wait_ms", "self._fetch_min_bytes"]),
@@ -82,7 +93,11 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (Thread, "seek_to_committed", ["self.call_thread(self._ensure_consumer().seek_to_committed)"]),
         (Thread, "_seek_wait", ["consumer.seek(tp, offset)", "del self.consumer._read_offset[tp]"]),
         (Thread, "_highwaters", ["consumer.end_offsets(partitions)"]),
-        (Thread, "_create_worker_consumer", ["fetch_max_wait_ms=1500", "enable_auto_commit=False", "group_instance_id"]),
+        (
+            Thread,
+            "_create_worker_consumer",
+            ["fetch_max_wait_ms=1500", "enable_auto_commit=False", "group_instance_id"],
+        ),
         (Thread, "on_start", ["self._consumer = self._create_consumer", "await self._consumer.start()"]),
         (ThreadDelegateConsumer, "__init__", ["self._thread = self._new_consumer_thread()"]),
         (ThreadDelegateConsumer, "_getmany", ["self._thread.getmany(active_partitions, timeout)"]),
@@ -137,7 +152,7 @@ def test_attributes_of_instances() -> None:
         app.loop = asyncio.get_running_loop()
         app.finalize()
         for name in (
-            "_acked", "_acked_index", "_read_offset", "_committed_offset", "_waiting_for_ack", "_thread",
+            "_read_offset", "_committed_offset", "_waiting_for_ack", "_thread",
             "_buffered_partitions",
             "suspend_flow", "flow_active", "callback", "consumer_stopped_errors",
         ):  # fmt: skip
@@ -200,9 +215,42 @@ def test_a_refused_commit_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(BaseConsumer, "_commit_offsets", commit)
     place, consumer = TP("t", 0), object.__new__(Consumer)
-    consumer._committed_offset, consumer._done, consumer._acked = {place: 5}, {place: 8}, {place: []}
+    consumer._committed_offset, consumer._done = {place: 5}, {place: 8}
     for _ in range(2):
         places = consumer._filter_tps_with_pending_acks()
         asyncio.run(consumer._commit_offsets(consumer._filter_committable_offsets(places)))
     assert tried == [{place: 9}, {place: 9}]
     assert consumer._filter_committable_offsets([place]) == {}
+
+
+def test_what_is_done_while_a_commit_is_under_way_is_committed_before_a_rebalance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    answer = asyncio.Event()
+
+    async def commit(self: Any, offsets: Any, start_new_transaction: bool = True) -> bool:
+        made.append(dict(offsets))
+        self._committed_offset.update(offsets)
+        await answer.wait()
+        return True
+
+    async def rebalance() -> None:
+        app = App("contract", broker="kafka://127.0.0.1:1", web_enabled=False)
+        app.loop = asyncio.get_running_loop()
+        app.hooks = SimpleNamespace(committed=lambda: None, gather_ms=1)  # type: ignore[assignment]
+        app.finalize()
+        consumer, place = app.consumer, TP("t", 0)
+        consumer.taken_up(2)
+        consumer.finished(1, {place: 3})
+        regular = asyncio.ensure_future(consumer.commit())
+        await asyncio.sleep(0)
+        consumer.finished(1, {place: 4})
+        empty = asyncio.ensure_future(consumer.wait_empty())
+        await asyncio.sleep(0)
+        answer.set()
+        await asyncio.gather(regular, empty)
+        assert made == [{place: 4}, {place: 5}]
+
+    monkeypatch.setattr(BaseConsumer, "_commit_offsets", commit)
+    asyncio.run(rebalance())

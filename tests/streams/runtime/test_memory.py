@@ -141,6 +141,28 @@ def test_partitions_move_when_a_second_one_joins_and_come_back_when_it_leaves(pl
     assert sum(len(each.open) for each in first.runners[0].owner.partitions.values()) == 8
 
 
+def test_each_coordinator_assigns_to_every_partition_of_an_inbox(place: Place) -> None:
+    """Only the owner of the agent's row is told how many there are."""
+    first, second = place.coordinator(), place.coordinator("c2")
+    definition = AgentDefinition(
+        agent_id="wide", agent_type="t", capabilities=["dig"], max_in_flight=100, config='{"inbox_partitions":3}'
+    )
+    place.tell("wide", "register", definition=definition)
+    place.tell("wide", "heartbeat")
+    for _ in range(4):
+        first.run()
+        second.run()
+    tasks = [f"t{n}" for n in range(24)]
+    for task in tasks:
+        place.submit(task, required_capabilities=["dig"])
+    for _ in range(2):
+        first.run()
+        second.run()
+    assert {home(task, 2) for task in tasks} == {0, 1}, "both had some to assign"
+    found = {(n, each.key.decode()) for n in range(3) for each in place.log.read("m.agents.wide.inbox", n, 0, 100)}
+    assert found == {(home(task, 3), task) for task in tasks}
+
+
 def test_one_that_was_overtaken_stops_at_its_next_append(place: Place) -> None:
     old = place.coordinator()
     old.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from streams.runtime.replay import OtherLog, Replay
 from streams.runtime.store import (
     OFFSET_KEY,
     _flaw,
+    discard,
     drop_row,
     finished_row,
     is_damage,
@@ -22,6 +24,7 @@ from streams.runtime.store import (
     open_rows,
     put_row,
     stored_row,
+    sweep,
 )
 from tests.streams.runtime.tally import Stand, Sum
 
@@ -276,6 +279,39 @@ def test_a_list_of_files_that_lost_its_end_is_found_out(tmp_path: Path, share: f
     (manifest,) = path.glob("MANIFEST-*")
     manifest.write_bytes(manifest.read_bytes()[: int(manifest.stat().st_size * share)])
     assert "it has lost track of 0000" in (_flaw(path) or "")
+
+
+def test_tables_are_known_by_their_number(tmp_path: Path) -> None:
+    """After a million of them names are wider, and the youngest is not the last in the alphabet."""
+    path = tmp_path / "x.db"
+    database_with_tables(path, 3)
+    table = min(path.glob("*.sst")).read_bytes()
+    (path / "1000001.sst").write_bytes(table)
+    assert _flaw(path) == "it has lost track of 1000001.sst"
+    (path / "1000001.sst").unlink()
+    (path / "copy of 000009.sst").write_bytes(table)
+    assert _flaw(path) is None, "somebody else's file"
+
+
+def test_a_store_that_is_removed_is_gone_before_its_parts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in between, it must not be read on: with the newest tables the proof of its flaw may be gone."""
+    path = tmp_path / "x.db"
+    database_with_tables(path, 3)
+    remove = shutil.rmtree
+
+    def killed(aside: Path, **given: bool) -> None:
+        for table in sorted(aside.glob("*.sst"))[-1:]:
+            table.unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        discard(path)
+    assert not path.exists()
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert len(list(tmp_path.iterdir())) == 1
+    sweep(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_crash_leaves_behind_is_no_flaw(tmp_path: Path) -> None:
