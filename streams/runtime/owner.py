@@ -16,7 +16,7 @@ from typing import Any
 from schemas.changelog import ChangelogHeader, NoteRecord, WakeRecord
 from schemas.codec import Codec
 from schemas.partitioning import home
-from schemas.topics import TopicClass
+from schemas.topics import TopicClass, wakes_topic
 from streams.processor import Change, End, EnsureTopic, Event, Note, Output, Processor, Stamp, Views, filled, tombstone
 from streams.runtime.expiry import FINISHED_HEADER, expiry_bytes
 from streams.runtime.partition import (
@@ -60,6 +60,7 @@ class Owner:
         """`repartition` names the processor's topic of copies; `finished` finds the value of a finished row."""
         self.processor = processor
         self._copies = repartition
+        self.reads = (*(topic.name for topic in processor.inputs), repartition, wakes_topic(processor.name).name)
         self.wire = wire
         self.partitions: dict[int, Partition] = {}
         self.asked: dict[str, tuple[int, float]] = {}
@@ -105,6 +106,14 @@ class Owner:
         if delivery.topic.name == self._copies or key in self.partitions[delivery.partition].open:
             return delivery.partition, key
         return home(key, self.wire.partitions), key
+
+    def read_until(self) -> int:
+        """The time up to which every input is read here, microseconds.
+
+        What lies unread may be the repeat of any task that was known when it was appended, and need not lie at home. What
+        other coordinators have not read yet is not known here.
+        """
+        return min(partition.read_until(self.reads) for partition in self.partitions.values())
 
     # --- records, one by one
 

@@ -6,7 +6,7 @@ them in `owner.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappush
 from typing import Any, NamedTuple
@@ -97,8 +97,9 @@ class Partition:
     next: offset at which our next changelog record is expected. open: open rows by key. inputs: highest offset of each
     input topic whose effects are in the rows. origins: highest origin taken per source partition. tail and notes: the
     inputs and notes of the header found at recovery; what lies at or below the tail never transitions again. left: inputs
-    whose tail is still unread. held: newer records that wait for it. seen: last offset taken per topic. read_at: append
-    time of that record, microseconds. timers: heap of (due, key, version). finished: rows finished and still kept.
+    whose tail is still unread. held: newer records that wait for it. seen: last offset taken per topic. read_at: time that
+    no unread record of a topic was appended before, microseconds: that of the last one taken, or of a look at which there
+    was none. looked: time of that look. timers: heap of (due, key, version). finished: rows finished and still kept.
     """
 
     number: int
@@ -112,6 +113,7 @@ class Partition:
     held: list[Arrival] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
     read_at: dict[str, int] = field(default_factory=dict)
+    looked: int = 0
     timers: list[tuple[int, str, int]] = field(default_factory=list)
     finished: int = 0
     homeless: list[Output] = field(default_factory=list)
@@ -132,6 +134,17 @@ class Partition:
         """The offsets at which reading begins are known, so it is known which tails are to be read."""
         self.seen = {topic: offset - 1 for topic, offset in starts.items()}
         self.left = {topic for topic, end in self.tail.items() if self.seen.get(topic, end) < end}
+
+    def look(self, now: int, ends: Mapping[str, int]) -> None:
+        """Note what is read to its end: `ends` by topic were asked for after `now`, microseconds."""
+        self.looked = now
+        for topic, end in ends.items():
+            if self.seen.get(topic, -1) + 1 >= end:
+                self.read_at[topic] = max(now, self.read_at.get(topic, 0))
+
+    def read_until(self, topics: Iterable[str]) -> int:
+        """The time up to which all records of these topics are taken, microseconds."""
+        return min(self.read_at.get(topic, 0) for topic in topics)
 
     def wake_at(self, due: int, key: str, version: int) -> None:
         """Set a row's timer. Those of rows that moved on are thrown out when they are most of the heap.

@@ -100,5 +100,5 @@ def let_leave(owner: Owner, flush: Flush, leaving: Callable[[int], Leaving], kee
         partition = owner.partitions[number]
         if part.records and partition.finished:
             over = partition.finished > keep_rows
-            until = FOR_EVER if over else max(partition.read_at.values(), default=0)
+            until = FOR_EVER if over else owner.read_until()
             owner.drop(part, partition, leaving(number)(until, limit))

@@ -231,6 +231,13 @@ class Stand:
         partition.positioned(starts)
         return partition
 
+    def own_too(self, number: int) -> Partition:
+        """One more partition of the same owner, without a past."""
+        partition = Partition.recovered(number, 0, None)
+        list(self.owner.load(partition, ()))
+        partition.positioned({topic.name: 0 for topic in SPEC.reads})
+        return partition
+
     def own(self, number: int = 0) -> Partition:
         """A partition without a past."""
         return self.recover({topic.name: 0 for topic in SPEC.reads}, number)
@@ -251,7 +258,7 @@ class Stand:
         for number, part in flush.parts.items():
             partition = self.owner.partitions[number]
             if part.records and partition.finished:
-                until = (1 << 62) if partition.finished > self.keep_rows else max(partition.read_at.values(), default=0)
+                until = (1 << 62) if partition.finished > self.keep_rows else self.owner.read_until()
                 self.owner.drop(part, partition, leaving(self.database(number), until, 100))
             header = self.headers.encode(self.owner.header(partition, part, len(self.flushes)))
             self.append(number, [*part.records, ChangelogRecord(HEADER_KEY, header)])

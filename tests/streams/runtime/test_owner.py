@@ -243,11 +243,28 @@ async def test_a_finished_row_leaves_with_its_tombstone_when_its_time_is_over(st
     await stand.take(stand.arrival(1, Wish(key=L), now=5_900_000))
     assert stand.row(K) is not None, "its second is not over"
     await stand.take(stand.arrival(2, Wish(key=L), now=6_000_001))
+    assert stand.row(K) is not None, "a repeat of it may lie unread in another input"
+    partition.look(6_000_001, {topic: 0 for topic in START if topic != "asked"})
+    await stand.take(stand.arrival(3, Wish(key=L), now=6_000_002))
     assert stand.row(K) is None and partition.finished == 0
     assert [(message.key.decode(), message.value is None) for message in stand.changelog[0][-3:]] == [
         (L, False), (K, True), ("\x00header", False),
     ]  # fmt: skip
     assert stand.header().count == 2
+
+
+async def test_no_row_leaves_while_any_partition_here_is_behind(stand: Stand) -> None:
+    """A repeat that another client's partitioner put elsewhere comes home late."""
+    first = stand.own()
+    second = stand.own_too(1)
+    await stand.take(stand.arrival(0, Wish(key=K, kind="close"), now=5_000_000))
+    first.look(9_000_000, dict.fromkeys(START, 0))
+    second.look(9_000_000, dict.fromkeys(START, 0) | {"more": 1})
+    await stand.take(stand.arrival(1, Wish(key=L), now=9_000_000))
+    assert stand.row(K) is not None
+    second.look(9_000_000, dict.fromkeys(START, 0))
+    await stand.take(stand.arrival(2, Wish(key=L), now=9_000_001))
+    assert stand.row(K) is None
 
 
 async def test_too_many_finished_rows_leave_oldest_first(stand: Stand) -> None:
@@ -299,12 +316,13 @@ async def test_a_key_that_ended_and_opens_again_does_not_leave(stand: Stand, reb
 
 
 async def test_an_id_that_left_and_came_again_stays_its_full_time_in_a_rebuilt_store(stand: Stand) -> None:
-    stand.own()
+    others = {topic: 0 for topic in START if topic != "asked"}
+    stand.own().look(9_000_000, others)
     await stand.take(stand.arrival(0, Wish(key=K, kind="close"), now=1_000_000))
     await stand.take(stand.arrival(1, Wish(key=L), now=2_000_001))
     assert stand.row(K) is None
     await stand.take(stand.arrival(2, Wish(key=K, kind="close"), now=3_000_000))
-    stand.recover(dict.fromkeys(START, 3), rebuilt=True)
+    stand.recover(dict.fromkeys(START, 3), rebuilt=True).look(9_000_000, others)
     await stand.take(stand.arrival(3, Wish(key=L), now=3_500_000))
     assert stand.row(K) is not None
     await stand.take(stand.arrival(4, Wish(key=L), now=4_000_001))

@@ -33,6 +33,8 @@ def test_partition_time_is_the_clock_when_all_inputs_are_read() -> None:
 def test_partition_time_is_the_slowest_unread_inputs_last_append() -> None:
     partition = Partition(0, 0, seen={"asked": 9, "more": 4}, read_at={"asked": 100, "more": 200})
     assert partition_time(partition, TOPICS, 5_000, {("asked", 0): 10, ("more", 0): 6}) == 200
+    assert partition_time(partition, TOPICS, 5_001, {("asked", 0): 99, ("more", 0): 6}) == 200, "asked was read at 5,000"
+    partition = Partition(0, 0, seen={"asked": 9, "more": 4}, read_at={"asked": 100, "more": 200})
     assert partition_time(partition, TOPICS, 5_000, {("asked", 0): 99, ("more", 0): 6}) == 100
 
 
