@@ -90,12 +90,14 @@ class Outbox:
             if output.users:
                 replies.setdefault(output.topic, []).append(output)
                 continue
-            place = output.topic, output.partition
-            if output.partition < 0:
-                if output.topic not in counts:
+            topic, number = output.topic, output.partition
+            if number < 0:
+                count = counts.get(topic)
+                if count is None:
                     await self._meet_inboxes({each.topic for each in outputs if each.partition < 0 and not each.users})
-                count = counts[output.topic]
-                place = output.topic, by_key(output, count) if count > 1 else 0
+                    count = counts[topic]
+                number = by_key(output, count) if count > 1 else 0
+            place = topic, number
             batch = open_.get(place)
             if batch is None:
                 batch = open_[place] = empty(self._batch_bytes)
