@@ -22,6 +22,7 @@ from schemas.topics import (
     AGENT_HEALTH,
     AGENT_REGISTRY,
     CLIENT_REPLIES,
+    COMPACT_LAG_MICROS,
     DEAD_LETTERS,
     INBOX,
     REPLY_TO,
@@ -190,7 +191,7 @@ def config_of(topic: Topic, settings: Settings) -> dict[str, str]:
     if topic.retention in kept:
         config |= {"cleanup.policy": "delete", "retention.ms": str(kept[topic.retention] * MICROS_PER_DAY // 1000)}
     elif topic.retention is TopicClass.COMPACT:
-        config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": str(7 * MICROS_PER_DAY // 1000)}
+        config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACT_LAG_MICROS // 1000)}
     else:
         config |= {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
     if topic.input or topic.retention is TopicClass.CHANGELOG:  # a changelog's acks show the broker's clock

@@ -17,6 +17,7 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from ops.closing import closed
 from ops.codecs import load_codecs
 from ops.commands import cloud_event_headers, command_of
 from ops.running import settings_here
@@ -109,8 +110,10 @@ class Client:
             request_timeout_ms=int(kafka.request_timeout_seconds * 1000),
         )
         try:
-            await producer.start()
-        except (KafkaError, OSError) as error:
+            async with asyncio.timeout(kafka.metadata_timeout_seconds):
+                await producer.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            await closed(producer.stop(), kafka.metadata_timeout_seconds)
             raise BrokerUnavailable.at(kafka.bootstrap_servers) from error
         self._producer = producer
         return self
@@ -119,7 +122,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._producer is not None:
-            await self._producer.stop()
+            await closed(self._producer.stop(), self._settings.kafka.metadata_timeout_seconds)
 
     async def submit(self, *, watched: bool = False, **fields: Any) -> str:
         """Submit a task; return its id once the broker has confirmed it.

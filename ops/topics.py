@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
+from ops.closing import closed
 from ops.registry.schema_log import TOPIC as SCHEMAS
 from ops.registry.schema_log import register_schemas
 from schemas.avro import avro_schema
@@ -59,14 +60,14 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         async with asyncio.timeout(limit_s):
             await client.start()
     except (KafkaError, OSError, TimeoutError) as error:
-        await client.close()
+        await closed(client.close(), limit_s)
         raise BrokerUnavailable.at(bootstrap) from error
     try:
         yield client
     except KafkaError as error:  # not OSError: in the caller's block that may be a file or a closed pipe
         raise BrokerUnavailable.at(bootstrap) from error
     finally:
-        await client.close()
+        await closed(client.close(), limit_s)
 
 
 async def apply(settings: Settings, topology: Topology) -> Applied:

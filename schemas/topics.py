@@ -16,6 +16,9 @@ from schemas.deadletters import DeadLetter
 from schemas.inbox import InboxRecord
 from schemas.tasks import TaskCommand, TaskEvent, TaskReport, TaskResult
 
+COMPACT_LAG_MICROS = 7 * 86_400_000_000
+"""For how long a compacted topic keeps every record, so that late ones can be told from new ones."""
+
 
 class TopicClass(Enum):
     """How long records stay: deleted after a time, or compacted."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 
 from actors.heartbeats import Send
+from actors.runtime.sessions import SessionConsumer
 from schemas.settings import Settings
 
 BATCH_BYTES = 1 << 20
@@ -30,10 +31,10 @@ def producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
     )
 
 
-def consumer(settings: Settings, client_id: str, group: str, member: str) -> AIOKafkaConsumer:
+def consumer(settings: Settings, client_id: str, group: str, member: str) -> SessionConsumer:
     """A consumer whose offsets only we commit; `member` makes it static. Not yet started."""
     session_ms = int(settings.actors.session_timeout_seconds * 1000)
-    return AIOKafkaConsumer(
+    return SessionConsumer(
         bootstrap_servers=settings.kafka.bootstrap_servers,
         client_id=client_id,
         group_id=group,

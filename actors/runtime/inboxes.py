@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, IllegalStateError, RebalanceInProgressError
 from aiokafka.structs import OffsetAndMetadata
 
 from actors.ledger import Ledger, unpack
 from actors.mailbox import Mailbox
+from actors.runtime.sessions import SessionConsumer
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 
@@ -30,7 +31,7 @@ class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(
         self,
         settings: Settings,
-        consumer: AIOKafkaConsumer,
+        consumer: SessionConsumer,
         group: str,
         mailboxes: Mapping[str, Mailbox],
         flush: Callable[[], Awaitable[None]],
@@ -81,6 +82,7 @@ class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
             ledger = Ledger(offset, unpack(offset, saved.metadata if saved else ""))
             self.mailboxes[partition.topic].ledgers[partition.partition] = ledger
             self._consumer.seek(partition, offset)
+        self._consumer.sessions.renew()
         self._log.info("inboxes_assigned", count=len(assignment))
         return [box.agent_id for box in self.mailboxes.values() if box.ledgers]
 

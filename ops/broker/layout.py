@@ -24,6 +24,12 @@ BOOTSTRAP_CHECKPOINT = base64.b64decode(
     "b24AAgAAAAAAAAAAAAcAAAA/AAAAAAIcm+tJACAAAAAAAAABofsdD58AAAGh+x0Pn///////////////////AAAAARoAAAAIAAAABAYAAAAA"
 )
 
+_CLEAN_STOP = ".kafka_cleanshutdown"
+"""Kafka's own mark in a data directory: written at the end of a clean stop, removed before the broker serves again."""
+
+_SHORT_SESSION_MS = 3_000
+_CALM_SESSION_MS = 20_000
+
 _INTERNAL_TOPICS = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
 
 
@@ -72,8 +78,7 @@ def properties(node: Node, nodes: Sequence[Node], overrides: Mapping[str, str]) 
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,
-        # After a crash the old session has to run out before the broker may return; Kafka's 9 s make that 10.6 s.
-        "broker.session.timeout.ms": "3000",
+        "broker.session.timeout.ms": str(_session_ms(node, nodes)),
         "broker.heartbeat.interval.ms": "500",
         # A group of one machine need not wait for members that may still come.
         "group.initial.rebalance.delay.ms": "0",
@@ -95,6 +100,17 @@ def properties(node: Node, nodes: Sequence[Node], overrides: Mapping[str, str]) 
     settings["transaction.state.log.min.isr"] = in_sync
     settings["share.coordinator.state.topic.min.isr"] = in_sync
     return settings | dict(overrides)
+
+
+def _session_ms(node: Node, nodes: Sequence[Node]) -> int:
+    """How long the controller believes in a broker that it does not hear: short only where somebody waits for the end.
+
+    Others wait for it to take over. After a crash the broker itself does, as it may not return while its old session
+    lasts; Kafka's 9 s make that 10.6 s. Else a short session only does harm: on a machine that is busy for some seconds
+    the broker's heartbeats come too late, and all clients are turned away from a broker that is well.
+    """
+    crashed = (node.data / "meta.properties").is_file() and not (node.data / _CLEAN_STOP).is_file()
+    return _SHORT_SESSION_MS if crashed or len(nodes) > 1 else _CALM_SESSION_MS
 
 
 def prepare(nodes: Sequence[Node], node: Node, overrides: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from ops.closing import closed
 from schemas.errors import BrokerUnavailable, DecodeError, OperatorError, SchemaError
 from schemas.registry import LEVEL, NOOP_KEY, SchemaView
 
@@ -34,7 +35,7 @@ async def read_schemas(bootstrap: str, timeout_s: float) -> SchemaView:
     Raises OperatorError if the topic is missing or holds foreign records, BrokerUnavailable without an answer in time.
     """
     async with _within(bootstrap, timeout_s):
-        return await _read(bootstrap)
+        return await _read(bootstrap, timeout_s)
 
 
 async def register_schemas(
@@ -47,18 +48,18 @@ async def register_schemas(
     versions before it; OperatorError and BrokerUnavailable as `read_schemas`.
     """
     async with _within(bootstrap, timeout_s):
-        await _ensure_topic(bootstrap, replicas)
-        view, attempts = await _read(bootstrap), 0
+        await _ensure_topic(bootstrap, replicas, timeout_s)
+        view, attempts = await _read(bootstrap, timeout_s), 0
         while _missing(view, subjects):
             _refuse_incompatible(view, subjects)
             attempts += 1
             try:
-                await _write(bootstrap, subjects)
+                await _write(bootstrap, subjects, timeout_s)
             except KafkaError:  # shut out by another writer, most likely; if it is the broker, it will show again
                 if attempts == _ATTEMPTS:
                     raise
                 await asyncio.sleep(_AGAIN_SECONDS)
-            view = await _read(bootstrap)
+            view = await _read(bootstrap, timeout_s)
         return view
 
 
@@ -71,7 +72,7 @@ async def _within(bootstrap: str, timeout_s: float) -> AsyncIterator[None]:
         raise BrokerUnavailable.at(bootstrap) from wrong
 
 
-async def _ensure_topic(bootstrap: str, replicas: int) -> None:
+async def _ensure_topic(bootstrap: str, replicas: int, close_s: float) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         await admin.start()
@@ -85,11 +86,14 @@ async def _ensure_topic(bootstrap: str, replicas: int) -> None:
         while TOPIC not in await admin.list_topics():  # noqa: ASYNC110 - no event tells; the caller bounds it
             await asyncio.sleep(_AGAIN_SECONDS)
     finally:
-        await admin.close()
+        await closed(admin.close(), close_s)
 
 
-async def _read(bootstrap: str) -> SchemaView:
-    """Fold the log up to the end of its committed records, with a consumer that belongs to no group."""
+async def _read(bootstrap: str, close_s: float) -> SchemaView:
+    """Fold the log up to the end of its committed records, with a consumer that belongs to no group.
+
+    The caller bounds it; its limit may be over when the client is to be closed, which then gets `close_s` of its own.
+    """
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False)
     try:
         await consumer.start()
@@ -112,7 +116,7 @@ async def _read(bootstrap: str) -> SchemaView:
                     ) from wrong
         return view
     finally:
-        await consumer.stop()
+        await closed(consumer.stop(), close_s)
 
 
 def _missing(view: SchemaView, subjects: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -132,14 +136,14 @@ def _refuse_incompatible(view: SchemaView, subjects: Mapping[str, dict[str, Any]
         )
 
 
-async def _write(bootstrap: str, subjects: Mapping[str, dict[str, Any]]) -> None:
+async def _write(bootstrap: str, subjects: Mapping[str, dict[str, Any]], close_s: float) -> None:
     """Append what is missing as the only writer. Raises KafkaError if another writer took over."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=TRANSACTIONAL_ID, acks="all")
     try:
         await producer.start()
         async with producer.transaction():
             await producer.send_and_wait(TOPIC, key=NOOP_KEY, partition=0)
-        view = await _read(bootstrap)  # complete, and nobody else can add to it now
+        view = await _read(bootstrap, close_s)  # complete, and nobody else can add to it now
         _refuse_incompatible(view, subjects)
         records: list[tuple[bytes, bytes]] = []
         for subject, schema in sorted(_missing(view, subjects).items()):
@@ -152,4 +156,4 @@ async def _write(bootstrap: str, subjects: Mapping[str, dict[str, Any]]) -> None
             for key, value in records:
                 await producer.send_and_wait(TOPIC, key=key, value=value, partition=0)
     finally:
-        await producer.stop()
+        await closed(producer.stop(), close_s)

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from ops.closing import closed
 from ops.topics import admin
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.settings import Settings
@@ -174,4 +175,4 @@ async def open_log(settings: Settings) -> AsyncIterator[LogReader]:
                 raise BrokerUnavailable.at(settings.kafka.bootstrap_servers) from error
             yield LogReader(consumer, client, settings)
         finally:
-            await consumer.stop()
+            await closed(consumer.stop(), settings.kafka.metadata_timeout_seconds)

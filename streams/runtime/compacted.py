@@ -2,7 +2,8 @@
 
 A paused owner may publish late, so the last record of a key is not always the newest. What a row publishes never goes back
 in time, and its versions rise: the newest by both stays. What was removed is remembered, so that a late record brings nobody
-back; and a tombstone that comes late says when it was true, and leaves a newer life of its key alone.
+back, for as long as the topic itself keeps what came before a tombstone: who reads it afresh knows no more. A tombstone that
+comes late says when it was true, and leaves a newer life of its key alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import structlog
 
 from schemas.codec import Codecs
 from schemas.errors import DecodeError, UnknownSchemaId
-from schemas.topics import Topic
+from schemas.topics import COMPACT_LAG_MICROS, Topic
 from streams.processor import REMOVED_AT, Headers
 
 log = structlog.get_logger("views")
@@ -34,7 +35,9 @@ class Compacted:
         self._codecs = codecs
         self._records: dict[str, dict[str, Any]] = {topic.name: {} for topic in topics}
         self.reached: dict[str, dict[int, int]] = {topic.name: {} for topic in topics}
-        self._removed: dict[str, dict[str, Place]] = {topic.name: {} for topic in topics}
+        self._removed: dict[str, dict[str, tuple[Place, int]]] = {topic.name: {} for topic in topics}
+        """Where the last life of each key ended, and when that was seen, by the log's own time; the oldest first."""
+        self._newest = 0
         self._text: str | None = None
         self.listeners: list[Changed] = []
 
@@ -64,21 +67,30 @@ class Compacted:
         name, records, removed = key.decode(errors="replace"), self._records[topic.name], self._removed[topic.name]
         if value is None:
             gone, at = records.get(name), _removed_at(headers)
+            self._newest = max(self._newest, at or 0)
             if gone is None or (at is not None and at < gone.occurred_at):
                 return
             del records[name]
-            removed[name] = gone.occurred_at, gone.version
+            self._remember(removed, name, (gone.occurred_at, gone.version))
         else:
             try:
                 record = self._codecs.of(topic.subject).decode(value)
             except (DecodeError, UnknownSchemaId) as error:
                 log.error("view_record_unreadable", topic=topic.name, offset=offset, error=str(error))
                 return
-            if self._is_late(record, records.get(name), removed.get(name)):
+            self._newest = max(self._newest, record.occurred_at)
+            ended, _ = removed.get(name, (None, 0))
+            if self._is_late(record, records.get(name), ended):
                 return
             records[name] = record
         for changed in self.listeners:
             changed(topic, name)
+
+    def _remember(self, removed: dict[str, tuple[Place, int]], name: str, place: Place) -> None:
+        removed.pop(name, None)
+        removed[name] = place, self._newest
+        while removed[oldest := next(iter(removed))][1] < self._newest - COMPACT_LAG_MICROS:
+            del removed[oldest]
 
     @staticmethod
     def _is_late(record: Any, known: Any, removed: Place | None) -> bool:

@@ -220,10 +220,10 @@ class Coordinator:
             async with asyncio.timeout(limits.stop_seconds):
                 await self._app.stop()
                 await asyncio.gather(*(runner.close() for runner in self._runners))
+                following.cancel()
+                await follower.stop()
         except TimeoutError:
             self.die(EXIT_STOP_TIMEOUT, f"not stopped within {limits.stop_seconds:g} s")
-        following.cancel()
-        await follower.stop()
         log.info("coordinator_left", **self.counts())
         return 0
 

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schemas.errors import BrokerUnavailable
@@ -90,12 +90,14 @@ class Outbox:
             if output.users:
                 replies.setdefault(output.topic, []).append(output)
                 continue
-            place = output.topic, output.partition
-            if output.partition < 0:
-                if output.topic not in counts:
-                    await self._meet({each.topic for each in outputs if not each.users})
-                count = counts[output.topic]
-                place = output.topic, by_key(output, count) if count > 1 else 0
+            topic, number = output.topic, output.partition
+            if number < 0:
+                count = counts.get(topic)
+                if count is None:
+                    await self._meet_inboxes({each.topic for each in outputs if each.partition < 0 and not each.users})
+                    count = counts[topic]
+                number = by_key(output, count) if count > 1 else 0
+            place = topic, number
             batch = open_.get(place)
             if batch is None:
                 batch = open_[place] = empty(self._batch_bytes)
@@ -109,6 +111,23 @@ class Outbox:
         for place, batch in open_.items():
             sent.add(await self._producer.send_batch(batch, place[0], partition=place[1]), *place)
         return sent
+
+    async def _meet_inboxes(self, topics: set[str]) -> None:
+        """As `_meet`; one that somebody deleted is made again, with one partition.
+
+        A cancel may be for an agent that has gone, and nobody else would make its inbox: the process would stop for it at
+        each start.
+        """
+        strange = [topic for topic in topics if topic not in self._counts]
+        async with asyncio.timeout(self._settings.kafka.request_timeout_seconds):
+            found = await (await self._started_admin()).describe_topics(strange)
+            missing = {
+                each["topic"]: 1 for each in found if for_code(each["error_code"]) is UnknownTopicOrPartitionError
+            }
+            if missing:
+                log.warning("inbox_made_again", topics=sorted(missing))
+                await self._create(missing)
+        await self._meet(topics)
 
     async def _meet(self, topics: set[str]) -> None:
         """Have the producer know these topics, and how many partitions each has from now on.
@@ -127,16 +146,16 @@ class Outbox:
         """
         new = {each.name: each for each in topics if self._inboxes.get(each.name) != each.partitions}
         if new:
-            await self._create(list(new.values()))
+            await self._create({self._wire.real(name): each.partitions for name, each in new.items()})
+            self._inboxes.update((name, each.partitions) for name, each in new.items())
 
-    async def _create(self, topics: Sequence[EnsureTopic]) -> None:
+    async def _create(self, wanted: dict[str, int]) -> None:
         admin = await self._started_admin()
         limit = str(self._settings.limits.max_wrapped_bytes)
         retention = str(self._settings.retention_days.l * 86_400_000)
         config = {"cleanup.policy": "delete", "retention.ms": retention, "max.message.bytes": limit}
         replicas = await self._replicas(admin)
-        wanted = {self._wire.real(each.name): each for each in topics}
-        new = [NewTopic(name, each.partitions, replicas, topic_configs=config) for name, each in wanted.items()]
+        new = [NewTopic(name, count, replicas, topic_configs=config) for name, count in wanted.items()]
         response = await admin.create_topics(new)
         there: list[str] = []
         for name, code, *_ in response.topic_errors:
@@ -148,9 +167,8 @@ class Outbox:
                 self._counts.pop(name, None)  # one of this name was there before
         for found in await admin.describe_topics(there) if there else ():
             name, count = found["topic"], len(found["partitions"])
-            if count not in (0, wanted[name].partitions):
-                log.warning("inbox_keeps_its_partitions", topic=name, wanted=wanted[name].partitions, found=count)
-        self._inboxes.update((each.name, each.partitions) for each in topics)
+            if count not in (0, wanted[name]):
+                log.warning("inbox_keeps_its_partitions", topic=name, wanted=wanted[name], found=count)
 
     async def close(self) -> None:
         """Close the connections of its own."""

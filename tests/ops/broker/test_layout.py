@@ -38,6 +38,20 @@ def test_overrides_win(tmp_path: Path) -> None:
     assert properties(*_first(nodes(tmp_path, 1)), {"num.io.threads": "9"})["num.io.threads"] == "9"
 
 
+def test_a_session_is_short_only_where_somebody_waits_for_its_end(tmp_path: Path) -> None:
+    """Of a broker that was alone and stopped in order nobody does; another start after a crash does, and so do others."""
+
+    def session_s(count: int) -> float:
+        return int(properties(*_first(nodes(tmp_path, count)), {})["broker.session.timeout.ms"]) / 1000
+
+    assert session_s(1) == 20  # nothing there yet
+    prepare(nodes(tmp_path, 1), nodes(tmp_path, 1)[0], {})
+    assert session_s(1) == 3
+    (tmp_path / "data-1" / ".kafka_cleanshutdown").touch()
+    assert session_s(1) == 20
+    assert session_s(3) == 3
+
+
 def test_formatting_keeps_its_ids_and_all_brokers_share_the_cluster(tmp_path: Path) -> None:
     both = nodes(tmp_path, 2)
     for node in (both[0], both[1], both[0]):

@@ -44,7 +44,9 @@ async def read(bootstrap: str) -> list[bytes]:
         return values
 
 
-async def test_a_broker_is_used_again_survives_kill_9_with_its_data_and_stops(make_kafka: MakeKafka) -> None:
+async def test_a_broker_is_used_again_survives_kill_9_with_its_data_and_stops(
+    make_kafka: MakeKafka, tmp_path: Path
+) -> None:
     kafka = make_kafka()
     started = await kafka.start()
     assert started.bootstrap == kafka.bootstrap == f"127.0.0.1:{started.port}"
@@ -63,12 +65,22 @@ async def test_a_broker_is_used_again_survives_kill_9_with_its_data_and_stops(ma
     assert restarted.pids != started.pids
     assert restarted.port == started.port
     assert await read(restarted.bootstrap) == [b"one", b"two"]
+    assert session_ms(tmp_path) == "3000"  # it had to wait until the session of the killed one was over
 
     assert await kafka.stop() == []
     assert kafka.pids() == []
     assert not kafka.is_alive()
     assert not psutil.pid_exists(restarted.pids[0])
     assert await kafka.stop() == []
+
+    await kafka.start()
+    assert session_ms(tmp_path) == "20000"  # it was stopped in order, and Kafka itself says so
+
+
+def session_ms(directory: Path) -> str:
+    """How long the controller believes in a silent broker, as the last start has set it."""
+    text = (directory / "kafka" / "server-1.properties").read_text()
+    return next(line.partition("=")[2] for line in text.splitlines() if line.startswith("broker.session.timeout.ms="))
 
 
 async def test_two_starts_at_once_end_with_one_broker_which_survives_a_lost_note(

@@ -15,6 +15,7 @@ from typing import NoReturn
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from ops.codecs import load_codecs
 from schemas.partitioning import home
@@ -211,6 +212,14 @@ async def test_each_coordinator_finds_the_same_partition_of_an_inbox(installed: 
     assert {number for number, _, _ in found} == {0, 1, 2}
 
 
+async def test_an_inbox_that_somebody_deleted_is_made_again(installed: Settings, outbox: Outbox) -> None:
+    """A cancel for an agent that is gone has nobody else to make its inbox."""
+    topic = installed.kafka.topic_prefix + inbox_name("gone")
+    await acked(await outbox.send(work(topic)), LIMIT_S)
+    assert where(await records(installed, topic, 1)) == {(0, key.encode()) for key in KEYS}
+    assert await config(installed, topic, "max.message.bytes") == str(installed.limits.max_wrapped_bytes)
+
+
 async def test_many_inboxes_are_asked_about_together(
     installed: Settings, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +251,17 @@ async def test_results_that_are_too_much_for_one_batch_go_in_several(installed: 
     assert sent.places == [f"{topic}.1"] * 6
     await acked(sent, LIMIT_S)
     assert [key for _, key, _ in await records(installed, topic)] == [b"%d" % n for n in range(25)] + [b"alone", b"0"]
+
+
+async def config(settings: Settings, topic: str, name: str) -> str:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+    await admin.start()
+    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    await admin.close()
+    found: dict[str, str] = {
+        entry[0]: entry[1] for each in answers for resource in each.resources for entry in resource[4]
+    }
+    return found[name]
 
 
 def work(topic: str) -> list[Encoded]:
