@@ -133,11 +133,12 @@ class Client:
         that make no command, PayloadTooLarge, BrokerUnavailable if it was not confirmed in time.
         """
         command = command_of(self._source, fields)
-        if watched and "task_id" not in fields:
+        if watched and fields.get("task_id") is None:
             async with open_log(self._settings) as log:
                 self._marks[command.task_id] = await log.ends(await self._homes(log, command.task_id))
         submitted = await self.send(command)
-        self._positions[submitted.task_id] = submitted.position
+        if fields.get("task_id") is not None:  # an id that is new has no earlier submit to be told from
+            self._positions[submitted.task_id] = submitted.position
         return submitted.task_id
 
     async def send(self, command: TaskCommand) -> Submitted:
