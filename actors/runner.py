@@ -24,7 +24,7 @@ from actors.journal import Journal
 from actors.mailbox import Mailbox, Stage, Work
 from actors.reports import Reporter
 from actors.threads import Threads
-from schemas.errors import Retryable, TroupeError
+from schemas.errors import InvalidInput, Retryable, TroupeError
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from schemas.tasks import TaskError
@@ -260,6 +260,10 @@ class Runner:
 
     def _failure(self, raised: BaseException, work: Work) -> TaskError:
         error = failure(raised, work.mailbox.agent_id, work.task.attempt)
+        if isinstance(raised, InvalidInput):  # the caller's mistake, who is told it; nothing is wrong here
+            told = {"agent": error.agent_id, "task": work.task.task_id, "attempt": error.attempt}
+            self._log.info("input_refused", **told, error=error.message)
+            return error
         surprise = None if isinstance(raised, (TroupeError, asyncio.CancelledError)) else raised
         self._log.warning(
             "handler_failed", agent=error.agent_id, task=work.task.task_id, attempt=error.attempt,

@@ -61,12 +61,15 @@ class Watch:
         self._log = structlog.get_logger("actors")
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def begin(self, holder: Callable[[], Work | None]) -> None:
-        """Watch the running loop from now on; call it within the loop, once."""
-        self._holder, self._loop, self._loop_thread = holder, asyncio.get_running_loop(), threading.get_ident()
-        self._give_sign()
+    def start(self) -> None:
+        """Be there, so that a stop has its limit from now on; the loop is not watched yet."""
         self._looked = time.monotonic()
         self._thread.start()
+
+    def begin(self, holder: Callable[[], Work | None]) -> None:
+        """Watch the running loop from now on; call it within the loop, once, after `start`."""
+        self._holder, self._loop, self._loop_thread = holder, asyncio.get_running_loop(), threading.get_ident()
+        self._give_sign()
 
     def stop_asked(self) -> None:
         """The process was asked to stop; it is ended when it has not within its time."""

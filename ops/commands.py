@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +17,8 @@ from schemas.tasks import CommandKind, TaskCommand
 
 JSON_FIELDS = ("payload", "context", "metadata")
 """Fields that `submit` takes as JSON values."""
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def command_of(source: str, fields: Mapping[str, Any], kind: CommandKind = CommandKind.SUBMIT) -> TaskCommand:
@@ -30,7 +33,7 @@ def command_of(source: str, fields: Mapping[str, Any], kind: CommandKind = Comma
     if kind is CommandKind.SUBMIT:
         given = {"task_id": str(uuid.uuid4())} | given
     now = time.time_ns() // 1000
-    envelope = {"event_id": str(uuid.uuid4()), "occurred_at": now, "source": source, "kind": kind}
+    envelope = {"event_id": token_hex(16), "occurred_at": now, "source": source, "kind": kind}
     try:
         return TaskCommand.model_validate(given | envelope)
     except ValidationError as wrong:
@@ -42,7 +45,7 @@ def command_of(source: str, fields: Mapping[str, Any], kind: CommandKind = Comma
 def json_text(value: Any, where: str) -> str:
     """JSON text of a value. Raises InvalidInput where it has none (NaN, an object that is no JSON)."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _encode(value)
     except (TypeError, ValueError, RecursionError) as wrong:
         raise InvalidInput(f"{where}: {wrong}", code="invalid_request") from wrong
 

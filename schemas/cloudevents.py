@@ -25,10 +25,13 @@ def cloud_event(record: Envelope, subject: str) -> Headers:
     )
 
 
-@lru_cache(maxsize=256)  # records of a batch have one append time
 def _instant(micros: int) -> bytes:
-    when = datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat(timespec="microseconds")
-    return when.removesuffix("+00:00").encode() + b"Z"
+    return b"%s.%06dZ" % (_second(micros // 1_000_000), micros % 1_000_000)
+
+
+@lru_cache(maxsize=256)  # the records of a second share it
+def _second(seconds: int) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00").encode()
 
 
 @lru_cache(maxsize=64)

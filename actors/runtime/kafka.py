@@ -93,7 +93,7 @@ async def run_host(
 async def _known(settings: Settings, actors: Sequence[Actor], codecs: Codecs, sender: AIOKafkaProducer) -> None:
     """See that nobody else reads these inboxes, then register: to register first would replace a living one's."""
     groups = {actor.agent_id: group for group, own in groups_of(settings, actors).items() for actor in own}
-    await refuse_rivals(settings, groups, wait=True)
+    await refuse_rivals(settings, groups, joined=False)
     await register(settings, [actor.definition() for actor in actors], codecs, sender, now_micros)
 
 
@@ -123,6 +123,7 @@ class _Host:
         reporter = Reporter(codecs.of(TASK_REPORTS.subject), now_micros, self._outbox.put)
         self.runner = Runner(Limits.of(settings), reporter, journal, now_micros, failpoints)
         self._readers: list[Reader] = []
+        self._alone = asyncio.Event()
         self._groups: dict[str, str] = {}
         pulses: list[Pulse] = []
         for group, own in groups_of(settings, actors).items():
@@ -143,7 +144,7 @@ class _Host:
     async def run(self, on_ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Poll, report and commit until `stop`; a failure of any of them is raised."""
         sending = asyncio.create_task(self._outbox.run())
-        others = [asyncio.create_task(reader.poll(self._heartbeats)) for reader in self._readers]
+        others = [asyncio.create_task(reader.poll(self._heartbeats, self._alone)) for reader in self._readers]
         others += [asyncio.create_task(self._commit_often()), asyncio.create_task(self._begin(on_ready))]
         asked = asyncio.create_task(stop.wait())
         clean = False
@@ -163,9 +164,10 @@ class _Host:
             self._journal.close(clean)
 
     async def _begin(self, on_ready: Callable[[], None]) -> None:
-        """Say that all inboxes are ours, once nobody turned out to have come at the same moment; then wait for ever."""
+        """Take work and say so, once all inboxes are ours and nobody came at the same moment; then wait for ever."""
         await asyncio.gather(*(reader.ready for reader in self._readers))
-        await refuse_rivals(self._settings, self._groups, wait=False)
+        await refuse_rivals(self._settings, self._groups, joined=True)
+        self._alone.set()
         on_ready()
         await asyncio.Event().wait()
 

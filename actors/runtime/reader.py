@@ -61,8 +61,10 @@ class Reader:
         self.mailboxes = mailboxes
         self.commit = self._inboxes.commit
 
-    async def poll(self, heartbeats: Heartbeats) -> None:
-        """Take in what comes, for ever. Raises KafkaError when Kafka refuses for good."""
+    async def poll(self, heartbeats: Heartbeats, alone: asyncio.Event) -> None:
+        """Take in what comes, for ever, once it is known that nobody else does. Raises KafkaError when Kafka refuses for
+        good.
+        """
         self._inboxes.subscribe()
         limit, crowded = self._settings.actors.max_records, False
         while True:
@@ -71,6 +73,7 @@ class Reader:
                 heartbeats.now(await self._inboxes.open())
                 if not self.ready.done():
                     self.ready.set_result(None)
+                await alone.wait()  # whoever sets it ends the host otherwise
                 continue
             if got:
                 self._failpoints.hit("inbox-polled")

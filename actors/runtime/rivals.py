@@ -1,8 +1,10 @@
 """Who else reads our inboxes: two groups that read one inbox would each run every assignment of it.
 
 Kafka shares an inbox among the members of a group and knows nothing of what two groups do to each other, so a host looks
-before it registers, and once more when it has joined: of two that come at the same moment at least the later sees the
-other. A member that was killed, or stopped a moment ago, is still listed until its session is over; that is waited for.
+before it registers, and once more when it has joined, before it takes any work: of two that come at the same moment at
+least the later sees the other. If both do, the one whose group's name sorts first stays: the other gives way at once, and
+the first waits for that, in vain if the other has been at work all along. A member that was killed, or stopped a moment
+ago, is still listed until its session is over; that is waited for.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ _LISTED = 50
 """Groups asked about at once."""
 
 
-async def refuse_rivals(settings: Settings, groups: Mapping[str, str], *, wait: bool) -> None:
+async def refuse_rivals(settings: Settings, groups: Mapping[str, str], *, joined: bool) -> None:
     """Return when no living member of another group reads one of these inboxes. `groups`: our group by agent id.
 
-    `wait`: give members that are gone the time until Kafka knows it. Raises OperatorError naming agent and group, and
+    Members that are gone get the time until Kafka knows it. `joined`: we are a member ourselves, and give way to a group
+    whose name sorts before ours. Raises OperatorError naming agent and group, and
     BrokerUnavailable.
     """
     prefix = settings.kafka.topic_prefix
@@ -45,8 +48,9 @@ async def refuse_rivals(settings: Settings, groups: Mapping[str, str], *, wait: 
             await client.start()
         told = False
         while found := await _rivals(client, settings, ours):
-            if not wait or time.monotonic() > ends:
-                raise _refusal(found)
+            gives_way = joined and any(group < groups[each] for each, group in found.items())
+            if gives_way or time.monotonic() > ends:
+                raise _refusal(found, prefix)
             if not told:
                 told = True
                 structlog.get_logger("actors").info("waiting_for_another_host", inboxes=found)
@@ -59,11 +63,11 @@ async def refuse_rivals(settings: Settings, groups: Mapping[str, str], *, wait: 
         await client.close()
 
 
-def _refusal(found: Mapping[str, str]) -> OperatorError:
+def _refusal(found: Mapping[str, str], prefix: str) -> OperatorError:
     agent_id, group = next(iter(found.items()))
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    host = group.rpartition("actors.")[2] if "actors." in group else ""
-    share = f"`--host {host}` shares its work" if host else '`config={"own_group": True}` shares its work'
+    kind, _, host = group.removeprefix(prefix).partition(".")
+    share = f"`--host {host}` shares its work" if kind == "actors" else '`config={"own_group": True}` shares its work'
     return OperatorError(
         f"Agent '{agent_id}'{more} is hosted already, in the consumer group '{group}'; two groups would run each task twice",
         hint=f"stop the other host (its `troupe run` or `troupe up`), or join it: {share}",

@@ -1,7 +1,11 @@
 """Submits tasks as fast as their outcomes come back: the closed loop of a throughput run; and reads outcomes, for any run.
 
 The client is often the bottleneck of such a measurement, so it hands whole batches to the producer (one future per
-batch instead of one per record, and no waking of every sender at each finished batch), and reads without a group.
+batch instead of one per record, and no waking of every sender at each finished batch), and reads without a group. It is
+the client of somebody with many tasks: `Client.submit`, for one at a time, waits for each confirmation. Nothing that such
+a client needs is left out or prepared in advance, and all of it counts as the submitter's cost: a new id and payload for
+each task, the record as the product's codec writes it, the CloudEvents headers, the home partition, idempotent batches
+confirmed by all replicas, and each outcome read and decoded.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ faster than it is.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import os
 import time
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _BLANK = TaskCommand(event_id="", occurred_at=0, source=SOURCE, task_id="none")
 def payload(size: int) -> str:
     """A JSON object of exactly `size` bytes with random text in it, 6 bits to the letter."""
     length = size - LEAST_PAYLOAD_BYTES
-    return _FRAME % base64.urlsafe_b64encode(os.urandom(length * 3 // 4 + 3))[:length].decode()
+    return _FRAME % binascii.b2a_base64(os.urandom(length * 3 // 4 + 3), newline=False)[:length].decode()
 
 
 @dataclass(frozen=True, slots=True)

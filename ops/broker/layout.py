@@ -80,6 +80,8 @@ def properties(node: Node, nodes: Sequence[Node], overrides: Mapping[str, str]) 
         "min.insync.replicas": in_sync,
         "broker.session.timeout.ms": str(_session_ms(node, nodes)),
         "broker.heartbeat.interval.ms": "500",
+        # Kafka's half second is two writes to disk a second for nothing, with nobody at work.
+        "metadata.max.idle.interval.ms": "5000",
         # A group of one machine need not wait for members that may still come.
         "group.initial.rebalance.delay.ms": "0",
         # Kafka's lower bound of 6 s would make every takeover at least that long.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ops.broker import placement, ports, process
 from ops.broker.jars import JarCache, ensure_jars
-from ops.broker.java import Flavour, aot_flags, command, find_java
+from ops.broker.java import aot_flags, command, find_java
 from ops.broker.layout import bootstrap, prepare
 from ops.broker.process import Launched
 from ops.broker.ready import until_ready
@@ -38,7 +38,6 @@ class BrokerOptions:
     directory: Path
     port: int = 0
     brokers: int = 1
-    jvm: Flavour = "dev"
     aot: bool = True
     ready_timeout_s: float = 60.0
     stop_timeout_s: float = 20.0
@@ -148,7 +147,7 @@ class LocalKafka:
         java = find_java()  # before the jars, so that nobody waits for a download only to read that Java is missing
         cache = JarCache.default()
         class_path = ensure_jars(cache)
-        return command(java, class_path, self._options.jvm, aot_flags(java, cache) if self._options.aot else [])
+        return command(java, class_path, aot_flags(java, cache) if self._options.aot else [])
 
     async def _start_until(self, launch_command: Sequence[str], deadline_s: float) -> tuple[State, bool]:
         lost = 0

@@ -7,7 +7,6 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,6 @@ from ops.bench.state import FOREVER_MS, measure_state
 from ops.bench.summary import rows, summary
 from ops.bench.work import LEAST_PAYLOAD_BYTES
 from ops.broker.jars import JarCache, ensure_jars
-from ops.broker.java import Flavour
 from ops.cli.errors import WrongUse
 from ops.cli.options import AsJson, Broker, Config, Data, Sets, settings_of
 from ops.cli.show import print_json, print_table, say
@@ -38,8 +36,8 @@ _LARGEST_PAYLOAD_BYTES = 900_000
 _TOP = 20
 _WARMUP_IN_FLIGHT = 500
 
-Start = tuple[Path | None, str | None, Path | None, list[str] | None, Flavour]
-"""--data, --broker, --config, --set and --jvm of a run."""
+Start = tuple[Path | None, str | None, Path | None, list[str] | None]
+"""--data, --broker, --config and --set of a run."""
 
 Runs = Annotated[int, typer.Option("--runs", min=1, max=100, help="Each on a system of its own; prints the medians.")]
 
@@ -50,7 +48,6 @@ PayloadBytes = Annotated[
 ]
 InFlight = Annotated[int, typer.Option("--in-flight", min=1, help="Tasks without an outcome at any time.")]
 Warmup = Annotated[int, typer.Option("--warmup", min=0, help="Tasks before, not measured.")]
-Jvm = Annotated[Flavour, typer.Option("--jvm", help="How the embedded Kafka's Java is set up.")]
 Count = Annotated[int, typer.Option("--count", min=1, max=10_000, help="Agents in one host.")]
 Idle = Annotated[float, typer.Option("--idle-seconds", min=1, help="How long to measure without a task.")]
 Rate = Annotated[float, typer.Option("--rate", min=0.1, max=100_000, help="Tasks per second, come what may.")]
@@ -76,7 +73,6 @@ def throughput_verb(
     warmup: Warmup = 2000,
     handler_ms: HandlerMs = 0,
     handler_cpu_ms: HandlerCpuMs = 0,
-    jvm: Jvm = "bench",
     profile: Profile = None,
     runs: Runs = 1,
     stall_seconds: Stall = 30.0,
@@ -94,7 +90,7 @@ def throughput_verb(
     18 agents in 6 pools that do nothing. Half of the tasks are routed by pattern, half by capability.
     """
     options = Options(tasks, payload_bytes, in_flight, warmup, stall_seconds, None, profile, handler_ms, handler_cpu_ms)
-    _run("throughput", options, (data, broker, config, sets, jvm), runs, as_json)
+    _run("throughput", options, (data, broker, config, sets), runs, as_json)
 
 
 @app.command("latency")
@@ -105,7 +101,6 @@ def latency_verb(
     warmup: Warmup = 2000,
     handler_ms: HandlerMs = 0,
     handler_cpu_ms: HandlerCpuMs = 0,
-    jvm: Jvm = "dev",
     profile: Profile = None,
     runs: Runs = 1,
     stall_seconds: Stall = 30.0,
@@ -119,14 +114,12 @@ def latency_verb(
 
     An open loop: every task has its moment in a plan and is timed from that moment, however late it was sent, so that
     a stall shows in each task that it held up. The exit code is 1 if an accepted task has no outcome.
-
-    Kafka's Java is that of `troupe up`: the optimising compiler works for longer than a run at a low rate takes.
     """
     tasks = max(1, round(rate * seconds))
     options = Options(
         tasks, payload_bytes, _WARMUP_IN_FLIGHT, warmup, stall_seconds, rate, profile, handler_ms, handler_cpu_ms
     )
-    _run("latency", options, (data, broker, config, sets, jvm), runs, as_json)
+    _run("latency", options, (data, broker, config, sets), runs, as_json)
 
 
 @app.command("agents")
@@ -135,7 +128,6 @@ def agents_verb(
     tasks: Tasks = 10_000,
     in_flight: InFlight = 1000,
     idle_seconds: Idle = 30.0,
-    jvm: Jvm = "dev",
     data: Data = None,
     broker: Broker = None,
     config: Config = None,
@@ -151,7 +143,7 @@ def agents_verb(
     scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
     with scratch as place:
         crowd = write_crowd(Path(place).resolve(), count)
-        plan = _plan(settings_of(broker, Path(place), config, sets), run, jvm, crowd)
+        plan = _plan(settings_of(broker, Path(place), config, sets), run, crowd)
         found = asyncio.run(measure_crowd(plan, count, tasks, in_flight, idle_seconds, run))
     if as_json:
         print_json(found.document())
@@ -163,7 +155,6 @@ def agents_verb(
 def state_verb(
     tasks: Tasks = 20_000,
     payload_bytes: PayloadBytes = 1024,
-    jvm: Jvm = "dev",
     stall_seconds: Stall = 30.0,
     data: Data = None,
     broker: Broker = None,
@@ -182,7 +173,7 @@ def state_verb(
         agents = write_agents(Path(place).resolve(), FOREVER_MS, 0)
         settings = settings_of(broker, Path(place), config, sets)
         actors = settings.actors.model_copy(update={"drain_seconds": 0.0})  # nothing would come of waiting for them
-        plan = _plan(settings.model_copy(update={"actors": actors}), run, jvm, agents)
+        plan = _plan(settings.model_copy(update={"actors": actors}), run, agents)
         found = asyncio.run(measure_state(plan, tasks, payload_bytes, stall_seconds, run))
     if as_json:
         print_json(found.document())
@@ -211,12 +202,12 @@ def _run(title: str, options: Options, start: Start, runs: int, as_json: bool) -
 
 
 def _one(options: Options, start: Start, which: str) -> Report:
-    data, broker, config, sets, jvm = start
+    data, broker, config, sets = start
     run = uuid.uuid4().hex[:8]
     scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
     with scratch as place, _progress() as progress:
         agents = write_agents(Path(place).resolve(), options.sleep_ms, options.cpu_ms)
-        plan = _plan(settings_of(broker, Path(place), config, sets), run, jvm, agents)
+        plan = _plan(settings_of(broker, Path(place), config, sets), run, agents)
         bar = progress.add_task(f"tasks{which}", total=options.warmup + options.tasks)
         return _measured(plan, options, run, lambda done: progress.update(bar, completed=done))
 
@@ -228,14 +219,13 @@ def _measured(plan: Plan, options: Options, run: str, tell: Callable[[int], None
         return runner.run(measure(plan, options, run, tell))
 
 
-def _plan(settings: Settings, run: str, jvm: Flavour, agents: Path) -> Plan:
-    """What `up --only coordinator --agents FILE` would run, on topics of its own and with the chosen Java."""
+def _plan(settings: Settings, run: str, agents: Path) -> Plan:
+    """What `up --only coordinator --agents FILE` would run, on topics of its own."""
     kafka = settings.kafka.model_copy(update={"topic_prefix": f"bench-{run}."})
     plan = plan_of(settings.model_copy(update={"kafka": kafka}), 0, ["coordinator"], [agents])
-    if plan.broker is None:
-        return plan
-    ensure_jars(JarCache.default())  # a first download shows its own progress
-    return replace(plan, broker=replace(plan.broker, jvm=jvm))
+    if plan.broker is not None:
+        ensure_jars(JarCache.default())  # a first download shows its own progress
+    return plan
 
 
 def _progress() -> Progress:

@@ -55,6 +55,7 @@ async def run_actors(settings: Settings, actors: Sequence[Actor], ready_file: Pa
     stop = asyncio.Event()
     watch = Watch(_patience(settings, supervised=ready_file is not None), now_micros, end_now)
     _stop_by_signal(stop, watch)
+    watch.start()
     _limit_memory(settings.actors.memory_limit_mb)
     codecs = await _codecs(settings)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from structlog.testing import capture_logs
 
 from actors.api import Actor, Context
 from actors.runtime.kafka import DrainTimeout
@@ -118,6 +119,18 @@ async def test_each_failure_has_its_code(broker: str, tmp_path: Path) -> None:
         assert told["raise"] and told["raise"].message == "RuntimeError: it broke"
         assert told["sum"] and told["sum"].message.startswith("b: Input should be a valid integer")
         await stage.committed_to("odd", len(ways))
+
+
+async def test_an_invalid_input_is_no_failure_of_the_host(broker: str, tmp_path: Path) -> None:
+    with capture_logs() as told:
+        async with Stage.open(broker, tmp_path) as stage, stage.host(Actor("odd", misbehave), Actor("adder", add)):
+            await stage.assign("odd", "invalid", {"how": "invalid"})
+            await stage.assign("odd", "raise", {"how": "raise"})
+            await stage.assign("adder", "sum", {"a": 1, "b": "x"})
+            await stage.reports(lambda seen: len(seen) == 3)
+    levels = {each["task"]: (each["event"], each["log_level"]) for each in told if "task" in each}
+    refused = ("input_refused", "info")
+    assert levels == {"invalid": refused, "sum": refused, "raise": ("handler_failed", "warning")}
 
 
 async def test_one_task_in_order_others_side_by_side_within_the_limit(broker: str, tmp_path: Path) -> None:

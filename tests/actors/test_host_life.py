@@ -15,6 +15,7 @@ from schemas.agents import AgentEvent, AgentEventKind, AgentFault, AgentState
 from schemas.errors import OperatorError
 from schemas.inbox import InboxKind, InboxRecord
 from schemas.topics import AGENT_COMMANDS, AGENT_EVENTS, TASK_REPORTS
+from tests.actors.processes import process
 from tests.actors.stage import Stage, assignment, micros, outcomes
 from tests.actors.test_host_kafka import Diary, add
 
@@ -165,3 +166,26 @@ async def test_a_stop_while_nobody_answers_the_registration(broker: str, tmp_pat
         await stage.commands(len)
         stop.set()
         await asyncio.wait_for(running, 5)
+
+
+async def test_a_stop_during_the_start_has_its_limit(broker: str, tmp_path: Path) -> None:
+    """Somebody listens at the broker's address and says nothing; the host is asked to stop while it waits for a word."""
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    slow = {"TROUPE_KAFKA__REQUEST_TIMEOUT_SECONDS": "120", "TROUPE_KAFKA__METADATA_TIMEOUT_SECONDS": "120"}
+    async with (
+        server,
+        Stage.open(broker, tmp_path, actors__drain_seconds=0) as stage,
+        process(stage, wait=False, TROUPE_KAFKA__BOOTSTRAP_SERVERS=f"{host}:{port}", **slow) as child,
+    ):
+        await asyncio.wait_for(asked.wait(), 20)
+        child.terminate()
+        assert await asyncio.wait_for(child.wait(), 20) == 75
+        assert child.said("stop_forced")

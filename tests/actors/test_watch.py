@@ -33,9 +33,21 @@ async def hold(seconds: float) -> None:
     time.sleep(seconds)  # noqa: ASYNC251 - the point
 
 
+async def test_a_stop_has_a_limit_before_the_loop_is_watched() -> None:
+    ends: Ends = []
+    watching = watch(ends, drain=0.2)
+    watching.start()
+    watching.stop_asked()
+    await asyncio.sleep(0.1)
+    assert ends == []
+    await asyncio.sleep(0.4)
+    assert {event for event, _ in ends} == {"stop_forced"}
+
+
 async def test_a_loop_that_is_free_is_left_alone() -> None:
     ends: Ends = []
     watching = watch(ends, now=10, unknown_after=0.0)
+    watching.start()
     watching.begin(lambda: work(deadline_at=1))
     await asyncio.sleep(0.5)
     watching.close()
@@ -45,6 +57,7 @@ async def test_a_loop_that_is_free_is_left_alone() -> None:
 async def test_a_holder_may_go_on_until_its_deadline() -> None:
     ends: Ends = []
     watching = watch(ends, now=10)
+    watching.start()
     watching.begin(lambda: work(deadline_at=11))
     await hold(0.5)
     watching.close()
@@ -54,6 +67,7 @@ async def test_a_holder_may_go_on_until_its_deadline() -> None:
 async def test_a_holder_past_its_deadline_ends_the_process() -> None:
     ends: Ends = []
     watching = watch(ends, now=12)
+    watching.start()
     watching.begin(lambda: work(deadline_at=11))
     await hold(0.5)
     watching.close()
@@ -65,6 +79,7 @@ async def test_a_holder_past_its_deadline_ends_the_process() -> None:
 async def test_what_no_handler_of_ours_does_has_a_limit_too() -> None:
     ends: Ends = []
     watching = watch(ends, unknown_after=0.3)
+    watching.start()
     watching.begin(lambda: None)
     await hold(0.8)
     watching.close()
@@ -75,6 +90,7 @@ async def test_what_no_handler_of_ours_does_has_a_limit_too() -> None:
 async def test_a_stop_has_a_limit_also_when_the_loop_is_gone() -> None:
     ends: Ends = []
     watching = watch(ends, drain=0.2)
+    watching.start()
     watching.begin(lambda: None)
     watching.stop_asked()
     watching.close()

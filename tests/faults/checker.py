@@ -210,10 +210,10 @@ class Checker:
         for each in self.events:
             if each.record.kind is TaskEventKind.REFUSED:
                 refused[each.record.task_id].add(each.record.event_id)
-        conflicts = {entry.id for entry in self._entries if entry.kind == "conflict" and entry.ack}
-        self._bad["I7 conflict without refusal"] = sorted(conflicts - set(refused))
+        conflicts = {entry.id: entry.ack for entry in self._entries if entry.kind == "conflict"}
+        self._bad["I7 conflict without refusal"] = sorted({task for task, ack in conflicts.items() if ack} - set(refused))
         self._bad["I7 refused twice or without a conflict"] = [
-            task for task, ids in refused.items() if len(ids) > 1 or task not in conflicts
+            task for task, ids in refused.items() if len(ids) > 1 or task not in conflicts  # not acked may yet be written
         ]
         self._facts["refused"] = len(refused)
 

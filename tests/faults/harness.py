@@ -72,6 +72,7 @@ class Run:
         finally:
             load.cancel()
             await asyncio.wait([load])
+            await self.submitter.settled()
             if not load.cancelled() and load.exception():
                 raise load.exception()
 

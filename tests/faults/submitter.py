@@ -51,6 +51,7 @@ class Submitter:
     entries: list[Entry] = field(default_factory=list)
     fed: int = 0
     _producer: AIOKafkaProducer | None = None
+    _sent: set[asyncio.Task] = field(default_factory=set)
 
     async def __aenter__(self) -> Submitter:
         self._producer = AIOKafkaProducer(
@@ -67,17 +68,27 @@ class Submitter:
                 ledger.write(json.dumps(line | {"hash": hashlib.sha256(each.value).hexdigest()}) + "\n")
 
     async def feed(self, count: int, rate: float | None = None) -> None:
-        """Submit `count` more tasks, `rate` a second if given; returns when all are acked, or refused for good."""
-        sent: list[asyncio.Task] = []
+        """Submit `count` more tasks, `rate` a second if given; returns when all are acked, or refused for good.
+
+        If it is cancelled, what was sent goes on; `settled` waits for it.
+        """
         begun = time.monotonic()
         for n in range(count):
             if rate is not None:
                 await asyncio.sleep(max(0.0, begun + n / rate - time.monotonic()))
             for entry, key, partition in self._records(self.fed):
                 self.entries.append(entry)
-                sent.append(await self._send(entry, key, partition))
+                self._sent.add(await self._send(entry, key, partition))
             self.fed += 1
-        await asyncio.gather(*sent)
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Return when all that was sent is acked, or refused for good."""
+        while sent := self._sent.copy():
+            await asyncio.wait(sent)  # and not `gather`, which would cancel them with us
+            self._sent -= sent
+            for each in sent:
+                each.result()
 
     async def _send(self, entry: Entry, key: bytes | None, partition: int) -> asyncio.Task:
         topic = self.settings.kafka.topic_prefix + TASK_REQUESTS.name

@@ -1,0 +1,134 @@
+"""Who stays of two groups that read one inbox: seen by one that looks, against a member of the other on a real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from actors.api import Actor, Context
+from actors.runtime.rivals import _refusal, refuse_rivals
+from schemas.errors import OperatorError
+from schemas.topics import TASK_REPORTS, inbox_name
+from tests.actors.stage import Stage, assignment, outcomes
+from tests.actors.test_host_groups import named
+
+pytestmark = pytest.mark.kafka
+
+SESSION = 4
+
+
+async def echo(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    return payload
+
+
+@contextlib.asynccontextmanager
+async def opened(broker: str, path: Path) -> AsyncIterator[Stage]:
+    quick = {"actors__session_timeout_seconds": SESSION, "actors__fetch_max_wait_ms": 5}
+    async with Stage.open(broker, path, **quick) as stage:
+        await stage.enrol(Actor("echo", echo))
+        yield stage
+
+
+@contextlib.asynccontextmanager
+async def member(stage: Stage, host: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A host of this name, as far as Kafka can tell."""
+    reader = AIOKafkaConsumer(
+        stage.name(inbox_name("echo")),
+        bootstrap_servers=stage.settings.kafka.bootstrap_servers,
+        group_id=stage.name(f"actors.{host}"),
+    )
+    await reader.start()
+    try:
+        yield reader
+    finally:
+        await reader.stop()
+
+
+async def look(stage: Stage, host: str, joined: bool) -> None:
+    await refuse_rivals(stage.settings, {"echo": stage.name(f"actors.{host}")}, joined=joined)
+
+
+async def test_of_two_that_came_together_the_second_name_gives_way_at_once(broker: str, tmp_path: Path) -> None:
+    async with opened(broker, tmp_path) as stage, member(stage, "m"):
+        began = time.monotonic()
+        with pytest.raises(OperatorError, match="hosted already"):
+            await look(stage, "z", joined=True)
+        assert time.monotonic() - began < SESSION
+
+
+async def test_and_the_first_name_goes_on_when_it_has(broker: str, tmp_path: Path) -> None:
+    async with opened(broker, tmp_path) as stage, member(stage, "m") as other:
+        looking = asyncio.create_task(look(stage, "a", joined=True))
+        await asyncio.sleep(1)
+        assert not looking.done()
+        await other.stop()
+        async with asyncio.timeout(SESSION):
+            await looking
+
+
+async def test_one_that_was_there_all_along_is_not_driven_out_by_a_name(broker: str, tmp_path: Path) -> None:
+    async with opened(broker, tmp_path) as stage, member(stage, "m"):
+        with pytest.raises(OperatorError, match="hosted already"):
+            await look(stage, "a", joined=True)
+
+
+async def test_who_has_not_joined_waits_whatever_its_name(broker: str, tmp_path: Path) -> None:
+    async with opened(broker, tmp_path) as stage, member(stage, "m") as other:
+        looking = asyncio.create_task(look(stage, "z", joined=False))
+        await asyncio.sleep(1)
+        assert not looking.done()
+        await other.stop()
+        async with asyncio.timeout(SESSION):
+            await looking
+
+
+async def test_of_two_hosts_that_start_together_one_works_and_only_one(broker: str, tmp_path: Path) -> None:
+    async with opened(broker, tmp_path) as stage:
+        await stage.assign_many("echo", [assignment(f"t{n}") for n in range(20)])
+        async with contextlib.AsyncExitStack() as hosts:
+
+            async def begin(name: str) -> str:
+                await hosts.enter_async_context(named(stage, name).host(Actor("echo", echo), enrol=False))
+                return name
+
+            ends = await asyncio.gather(begin("first"), begin("second"), return_exceptions=True)
+            refused = [each for each in ends if isinstance(each, OperatorError)]
+            assert len(refused) == 1, ends
+            await stage.reports(lambda seen: len(outcomes(seen)) == 20)
+            reports = await stage.quiet(TASK_REPORTS, 1.0)
+            assert len([each for each in reports if each.kind == "completed"]) == 20
+
+
+async def test_who_gives_way_after_it_has_joined_has_begun_nothing(broker: str, tmp_path: Path) -> None:
+    """The other comes while the registry lets us wait, so that the first look misses it and the second does not."""
+    begun: list[str] = []
+
+    async def note(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        begun.append(ctx.task_id)
+        return payload
+
+    changed = Actor("echo", note, capabilities=["more"])
+    async with opened(broker, tmp_path) as stage, contextlib.AsyncExitStack() as later:
+        await stage.assign_many("echo", [assignment(f"t{n}") for n in range(20)])
+        running = asyncio.create_task(later.enter_async_context(named(stage, "z").host(changed, enrol=False)))
+        await stage.commands(len)
+        await later.enter_async_context(member(stage, "m"))
+        await stage.enrol(changed)
+        with pytest.raises(OperatorError, match=r"hosted already, in the consumer group '.*actors\.m'"):
+            await running
+        assert begun == []
+
+
+@pytest.mark.parametrize("prefix", ["", "t1.", "actors.", "my.actors."])
+def test_the_way_to_join_follows_from_the_group(prefix: str) -> None:
+    shared = _refusal({"echo": f"{prefix}actors.main"}, prefix)
+    own = _refusal({"echo": f"{prefix}agents.echo"}, prefix)
+    assert "`--host main` shares its work" in shared.hint
+    assert '`config={"own_group": True}` shares its work' in own.hint
