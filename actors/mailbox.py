@@ -30,20 +30,22 @@ class Past:
     `remembered`: how many; a coordinator repeats at most its last batches.
     """
 
-    __slots__ = ("_known", "_remembered")
+    __slots__ = ("_known", "_order", "_remembered")
 
     def __init__(self, remembered: int = 20_000) -> None:
-        self._known: dict[Identity, None] = {}
+        self._known: set[Identity] = set()
+        self._order: deque[Identity] = deque()  # a dictionary keeps order too, but finds its oldest by a search
         self._remembered = remembered
 
     def __contains__(self, identity: Identity) -> bool:
         return identity in self._known
 
     def add(self, identity: Identity) -> None:
-        known = self._known
-        known[identity] = None
-        if len(known) > self._remembered:
-            del known[next(iter(known))]
+        if identity not in self._known:
+            self._known.add(identity)
+            self._order.append(identity)
+            if len(self._order) > self._remembered:
+                self._known.remove(self._order.popleft())
 
 
 class Stage(Enum):

@@ -173,6 +173,17 @@ def test_the_memory_of_finished_assignments_is_bounded() -> None:
     assert ("t5", 1) in box.past
 
 
+@given(st.lists(st.integers(0, 6)), st.integers(0, 4))
+def test_the_last_ones_that_were_new_are_remembered(numbers: list[int], remembered: int) -> None:
+    past = Past(remembered)
+    order: list[int] = []
+    for number in numbers:
+        past.add((f"t{number}", 1))
+        if number not in order:
+            order = [*order, number][-remembered:] if remembered else []
+        assert [each for each in range(7) if (f"t{each}", 1) in past] == sorted(order)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.sampled_from("dfc")), max_size=40), st.data())
 def test_any_history_ends_with_nothing_in_hand(steps: list[tuple[str, int, str]], data: st.DataObject) -> None:
     """Deliver, finish, cancel in any order: never two of one task at once, and every offset is finished in the end."""
