@@ -58,11 +58,10 @@ async def test_kills_of_the_broker(tmp_path: Path, endured: Endured) -> None:
                 back.append(time.monotonic() - begun)
 
             await made.system.ready()
-            with made.system.without_broker():
-                await _under_load(made, kill, 5)
-                await made.system.ready()
+            await _under_load(made, kill, 5)
             await made.verdict()
             endured(_row(made, 5, back))
+            assert made.system.coordinator.deaths == made.system.actors.deaths == 1, "the stop at the end; both waited for it"
     finally:
         await again.stop()
 
