@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError
 
 from ops.bench.ledger import Ledger
 from ops.bench.work import Work
+from ops.closing import closed
 from ops.commands import cloud_event_headers
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, OperatorError
@@ -161,7 +162,7 @@ async def producing(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
         max_request_size=4 * BATCH_BYTES,
         request_timeout_ms=int(kafka.request_timeout_seconds * 1000),
     )
-    async with _started(producer, kafka.bootstrap_servers):
+    async with _started(producer, settings):
         yield producer
 
 
@@ -173,7 +174,7 @@ async def consuming(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
         bootstrap_servers=kafka.bootstrap_servers, enable_auto_commit=False, auto_offset_reset="earliest",
         max_partition_fetch_bytes=4 * BATCH_BYTES, fetch_max_wait_ms=_POLL_MS,
     )  # fmt: skip
-    async with _started(consumer, kafka.bootstrap_servers):
+    async with _started(consumer, settings):
         consumer.assign(
             [
                 TopicPartition(kafka.topic_prefix + topic.name, number)
@@ -185,13 +186,14 @@ async def consuming(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 
 
 @asynccontextmanager
-async def _started(client: Any, bootstrap: str) -> AsyncIterator[None]:
+async def _started(client: Any, settings: Settings) -> AsyncIterator[None]:
+    limit_s = settings.kafka.metadata_timeout_seconds
     try:
         await client.start()
     except (KafkaError, OSError) as error:
-        await client.stop()
-        raise BrokerUnavailable.at(bootstrap) from error
+        await closed(client.stop(), limit_s)
+        raise BrokerUnavailable.at(settings.kafka.bootstrap_servers) from error
     try:
         yield
     finally:
-        await client.stop()
+        await closed(client.stop(), limit_s)
