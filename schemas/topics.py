@@ -89,5 +89,8 @@ def wakes_topic(processor: str) -> Topic:
 
 
 def repartition_topic(processor: str) -> Topic:
-    """The topic to which a processor re-produces records that lie outside their home; values as in their source."""
-    return Topic(f"{processor}.repartition", Record, "key", TopicClass.L, input=True)
+    """The topic to which a processor re-produces records that lie outside their home; values as in their source.
+
+    A copy bears its origin in a header more, so it may be larger than what the source takes.
+    """
+    return Topic(f"{processor}.repartition", Record, "key", TopicClass.L, input=True, wraps=True)

@@ -74,11 +74,11 @@ async def test_batches_that_a_topic_does_not_take(installed: Settings) -> None:
     takes = 1_048_588  # a broker's default, as these topics have no limit of their own
     await refuse_unsound_topics(with_batches(installed, takes), SPECS)
     message, hint = await refused(with_batches(installed, takes + 1))
-    assert message == f"Topic 'tasks.repartition' takes {takes} bytes at once (max.message.bytes), " + (
+    assert message == f"Topic 'tasks.wakes' takes {takes} bytes at once (max.message.bytes), " + (
         f"coordinator.batch_bytes is {takes + 1}"
     )
     assert hint.startswith(f"set coordinator.batch_bytes to {takes} or less, or: kafka-configs --bootstrap-server ")
-    assert hint.endswith(f"--entity-name tasks.repartition --add-config max.message.bytes={takes + 1}")
+    assert hint.endswith(f"--entity-name tasks.wakes --add-config max.message.bytes={takes + 1}")
     await refuse_unsound_topics(with_batches(installed, takes), SPECS)
 
 

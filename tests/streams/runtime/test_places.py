@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 
 from schemas.partitioning import home
-from schemas.topics import TASK_RESULTS, inbox_name
+from schemas.topics import TASK_REQUESTS, TASK_RESULTS, inbox_name
 from tests.contract.kafka_stage import KafkaStage
+from tests.contract.processor_stage import as_json
 from tests.faults.by_hand import admin
 
 pytestmark = pytest.mark.kafka
@@ -58,3 +60,20 @@ def test_an_inbox_of_several_partitions_is_used_alike_by_each_process(stage: Kaf
         stage.crash(keeps_store)
     found = {(each.partition, each.key) for each in stage.read(topic)}
     assert found == {(home(task, 3), task.encode()) for task in TASKS}
+
+
+def test_what_its_topic_just_took_finds_its_home(stage: KafkaStage) -> None:
+    """Its copy bears its origin in a header more; were it refused, the coordinator would end for it at each start."""
+    value = as_json("large", hold=True, payload={"x": "x" * 900_000})
+    topic, away = stage.name(TASK_REQUESTS), 1 - home("large", 2)
+    asyncio.run(put(stage.settings.kafka.bootstrap_servers, topic, away, value, 1_048_588 - len(value) - 61 - 30))
+    (event,) = stage.until(lambda: stage.events("large"))
+    assert event.error is not None and event.error.code == "payload_too_large"
+
+
+async def put(broker: str, topic: str, partition: int, value: bytes, header_bytes: int) -> None:
+    """A record without a key, with a header of this size."""
+    producer = AIOKafkaProducer(bootstrap_servers=broker, max_request_size=2_000_000)
+    await producer.start()
+    await producer.send_and_wait(topic, value, partition=partition, headers=[("padding", b"x" * header_bytes)])
+    await producer.stop()
