@@ -212,9 +212,11 @@ class _Reader(_Source):
     end, and the next look or the last comparison fails."""
 
     def record(self, schema: Any, target: str, depth: int) -> None:
-        """A dictionary of all fields."""
+        """A dictionary of all fields, copied from one in which what may be null is."""
         _, record = self.kind(schema)
-        self.put(depth, f"{target} = {{}}")
+        blank = self.fresh("BLANK")
+        self.constants[blank] = dict.fromkeys(field["name"] for field in record["fields"])
+        self.put(depth, f"{target} = {blank}.copy()")
         for field in record["fields"]:
             self.value(field["type"], f"{target}[{field['name']!r}]", depth)
 
@@ -223,9 +225,11 @@ class _Reader(_Source):
         kind, definition = self.kind(schema)
         match kind:
             case "union":
-                self.put(depth, "n = data[p]", "p += 1", "if n == 0:", f"    {target} = None", "elif n == 2:")
+                self.put(depth, "n = data[p]", "p += 1", "if n:")
+                self.put(depth + 1, "if n != 2:", "    raise ValueError(f'there is no branch {n >> 1}')")
                 self.value(definition, target, depth + 1)
-                self.put(depth, "else:", "    raise ValueError(f'there is no branch {n >> 1}')")
+                if "[" not in target:
+                    self.put(depth, "else:", f"    {target} = None")
             case "record":
                 inner = self.fresh("r")
                 self.record(definition, inner, depth)

@@ -46,6 +46,7 @@ class Event(NamedTuple):
     topic, partition, offset: where it was delivered. position: `<topic>.<partition>.<offset>` of its origin, under the
     topic's real name; causes and ids are made of it. now: append time at its origin, microseconds. record: the decoded
     value, None if it could not be decoded. value, headers, raw_key: as they lay in the log.
+    prepared: what the processor's `prepare` said of it.
     """
 
     topic: Topic
@@ -59,6 +60,7 @@ class Event(NamedTuple):
     headers: Headers
     stamp: Stamp
     raw_key: bytes | None = None
+    prepared: Any = None
 
     def id(self, n: int) -> str:
         """Id of the n-th thing that follows from this record; the same at every re-run."""
@@ -159,6 +161,12 @@ class Processor(Protocol[RowT]):
     inputs: tuple[Topic, ...]
     outputs_to: tuple[Topic, ...]
     views: tuple[Topic, ...]
+
+    def prepare(self, record: Record, value: bytes, headers: Headers) -> Any:
+        """What can be said of a record by itself, for `step` to find in its event; None if that is nothing.
+
+        Asked for many records in a row before the first is stepped, which is cheaper; it must not raise.
+        """
 
     def step(self, row: RowT | None, event: Event, views: Views) -> Decision[RowT]:
         """The decision. Raising is allowed and means `broken`."""

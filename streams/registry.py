@@ -21,6 +21,7 @@ from schemas.agents import (
     BreakerState,
     Desired,
 )
+from schemas.base import Record
 from schemas.changelog import WakeRecord
 from schemas.settings import Settings
 from schemas.topics import (
@@ -34,7 +35,19 @@ from schemas.topics import (
 )
 from streams import registry_outputs
 from streams.faults import Fault, fault
-from streams.processor import NOTE_ERROR_BYTES, Change, Decided, Decision, End, EnsureTopic, Event, Note, Output, Views
+from streams.processor import (
+    NOTE_ERROR_BYTES,
+    Change,
+    Decided,
+    Decision,
+    End,
+    EnsureTopic,
+    Event,
+    Headers,
+    Note,
+    Output,
+    Views,
+)
 from streams.registry_outputs import json_object
 
 SECOND = 1_000_000
@@ -111,6 +124,9 @@ class AgentsProcessor:
         Their version decides which one holds, so they may be written again.
         """
         return registry_outputs.published(row)
+
+    def prepare(self, record: Record, value: bytes, headers: Headers) -> None:
+        """Nothing."""
 
     def index(self, before: AgentRow | None, after: AgentRow | None) -> None:
         """Nothing to keep."""

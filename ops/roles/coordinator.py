@@ -72,7 +72,7 @@ async def _serve(settings: Settings, ready_file: Path | None) -> int:
         # walked the open rows again and again for it (8 % of a task's cost).
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(200_000, 20, 100)
         if ready_file is not None:
             ready_file.touch()
 

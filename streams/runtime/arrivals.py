@@ -65,7 +65,7 @@ class Arrivals:
         try:
             source = self._wire.source(delivery, is_copy)
             topic: Topic = self._wire.topic_of_origin(source, self._inputs) if is_copy else delivery.topic
-            return filled(Arrival, (delivery, self._wire.decode(topic, delivery.value, source, source.now), source))
+            return Arrival(delivery, self._wire.decode(topic, delivery.value, source, source.now), source)
         except DecodeError as error:
             return Arrival(delivery, Unreadable(str(error)), source)
         except UnknownSchemaId as error:

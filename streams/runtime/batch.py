@@ -34,7 +34,7 @@ async def run_batch(owner: Owner, arrivals: Iterable[Arrival], write: Write, tra
     write: steps 2 to 5 of a flush. track(handle, waiting): a record is held back (True) or taken up again (False), so that
     a rebalance does not wait for one that waits itself.
     """
-    flush, todo, group = Flush(), deque(arrivals), GROUP
+    flush, todo, group = Flush(), deque(owner.prepare(arrivals)), GROUP
 
     async def settle() -> None:
         nonlocal flush, group

@@ -94,18 +94,26 @@ class Owner:
         found = self._finished(partition.number, key)
         return (None, False) if found is None else (self._row_codec.decode(found[0]), found[1] == ENDED)
 
-    def home_of(self, arrival: Arrival) -> tuple[int, str]:
-        """Home partition and key of a record; an unreadable one stays where it is, under the key it came with."""
-        delivery, record, _ = arrival
-        if isinstance(record, Unreadable):
-            return delivery.partition, (delivery.key or b"").decode(errors="replace")
-        if isinstance(record, WakeRecord):
-            return delivery.partition, record.key
-        topic = self.processor.inputs[0]
-        key: str = getattr(record, topic.key)
-        if delivery.topic.name == self._copies or key in self.partitions[delivery.partition].open:
-            return delivery.partition, key
-        return home(key, self.wire.partitions), key
+    def prepare(self, arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+        """Find the home and key of records, and what can be said of each by itself.
+
+        An unreadable one stays where it is, under the key it came with.
+        """
+        prepare, field = self.processor.prepare, self.processor.inputs[0].key
+        for delivery, record, source, *_ in arrivals:
+            place, prepared = delivery.partition, None
+            if isinstance(record, Unreadable):
+                key = (delivery.key or b"").decode(errors="replace")
+            elif isinstance(record, WakeRecord):
+                key = record.key
+            else:
+                key = getattr(record, field)
+                owned = self.partitions.get(place)
+                if delivery.topic.name != self._copies and (owned is None or key not in owned.open):
+                    place = home(key, self.wire.partitions)
+                if place == delivery.partition:
+                    prepared = prepare(record, delivery.value or b"", delivery.headers)
+            yield filled(Arrival, (delivery, record, source, place, key, prepared))
 
     def read_until(self) -> int:
         """The time up to which every input is read here, microseconds.
@@ -121,22 +129,21 @@ class Owner:
         """One record into the flush's group; False if the flush must be written first, as it changes this key."""
         delivery = arrival.delivery
         partition = self.partitions[delivery.partition]
-        at_home, key = self.home_of(arrival)
-        if at_home != partition.number:
-            self._rehome(flush, arrival, at_home, key)
+        if arrival.home != partition.number:
+            self._rehome(flush, arrival)
         elif delivery.offset <= partition.tail.get(delivery.topic.name, -1):
-            self._repeat(flush, arrival, self._event(arrival, key))
+            self._repeat(flush, arrival, self._event(arrival))
         elif self._is_copy(flush, arrival):
             self.counts.copies += 1
             flush.group.append(Taken(arrival, partition))
-        elif key in flush.keys:
+        elif arrival.key in flush.keys:
             return False  # one transition per key and flush, so that a row's cause names all its unproven outputs
         else:
-            flush.group.append(self._decided(flush, partition, arrival, self._event(arrival, key)))
+            flush.group.append(self._decided(flush, partition, arrival, self._event(arrival)))
         return True
 
-    def _event(self, arrival: Arrival, key: str) -> Event:
-        delivery, found, source = arrival
+    def _event(self, arrival: Arrival) -> Event:
+        delivery, found, source, _, key, prepared = arrival
         self.decisions += 1
         if source is not None:
             position, now = source.position, source.now
@@ -146,11 +153,14 @@ class Owner:
         stamp = filled(Stamp, (self._instance, self.decisions, self._clock(), self.views.offsets()))
         topic, partition, offset, raw_key, value, _, headers, _ = delivery
         record = None if isinstance(found, Unreadable) else found
-        return filled(Event, (topic, partition, offset, key, now, position, record, value or b"", headers, stamp, raw_key))
+        value = value or b""
+        return filled(
+            Event, (topic, partition, offset, key, now, position, record, value, headers, stamp, raw_key, prepared)
+        )
 
-    def _rehome(self, flush: Flush, arrival: Arrival, at_home: int, key: str) -> None:
+    def _rehome(self, flush: Flush, arrival: Arrival) -> None:
         """Also when it is redelivered: its copy may not have been acked."""
-        delivery, _, source = arrival
+        delivery, _, source, at_home, key, _ = arrival
         assert source is not None
         headers = (*(pair for pair in delivery.headers if pair[0] != ORIGIN), source.header())
         topic = self.wire.real(self._copies)
@@ -161,7 +171,7 @@ class Owner:
 
     def _is_copy(self, flush: Flush, arrival: Arrival) -> bool:
         """Whether a re-produced record was taken before: one from the same place, as far or farther, was."""
-        delivery, _, source = arrival
+        delivery, source = arrival.delivery, arrival.source
         if delivery.topic.name != self._copies or source is None:
             return False
         number, topic, partition, offset, _ = delivery.partition, *source[1:]

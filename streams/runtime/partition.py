@@ -27,11 +27,18 @@ HEADER_ROOM_BYTES = 60_000
 
 
 class Arrival(NamedTuple):
-    """A delivered record, decoded; `source` is None where its origin cannot be read."""
+    """A delivered record, decoded; `source` is None where its origin cannot be read.
+
+    home, key: its home partition and its key there; prepared: what the processor says of it by itself. All three are filled
+    in by the owner, for a batch at a time.
+    """
 
     delivery: Delivery
     record: Record | Unreadable
     source: Source | None
+    home: int = -1
+    key: str = ""
+    prepared: Any = None
 
 
 class ChangelogRecord(NamedTuple):

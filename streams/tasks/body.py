@@ -15,7 +15,7 @@ from schemas.errors import InvalidInput
 from schemas.policies import RetryPolicy
 from schemas.tasks import TaskCommand
 from streams.faults import Fault, fault
-from streams.processor import Event
+from streams.processor import Headers
 
 MAX_NAME = 255
 """Characters of a pattern, a type or a capability."""
@@ -43,7 +43,7 @@ class Body(NamedTuple):
     fault: Fault | None
 
 
-def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
+def examine(command: TaskCommand, value: bytes, headers: Headers, max_record_bytes: int) -> Body:
     """Read a submit's body once.
 
     A field at its default is no part of the hash: it is the same request whether the field was sent or not, and whether
@@ -53,21 +53,21 @@ def examine(command: TaskCommand, event: Event, max_record_bytes: int) -> Body:
     members: list[str] = []
     payload_hash = _EMPTY_HASH
     values = zip(_HASHED, _values(command.__dict__), _DEFAULTS, strict=True)
-    for name, value in [(name, value) for name, value, default in values if value is not default and value != default]:
+    for name, field in [(name, field) for name, field, default in values if field is not default and field != default]:
         if name not in _JSON_FIELDS:
-            members.append(f'"{name}":{_canonical_field(value)}')
+            members.append(f'"{name}":{_canonical_field(field)}')
             continue
         try:
-            body = canonical_object(value, name)
+            body = canonical_object(field, name)
         except InvalidInput as error:
             wrong = wrong or fault("invalid_request", error)
-            body = quoted(value).encode()
+            body = quoted(field).encode()
         if name == "payload":
             payload_hash = digest(body)  # most of the body, and its hash is wanted anyway
             body = payload_hash.encode()
         members.append(f'"{name}":{body.decode()}')
-    size = len(event.value)
-    for key, content in event.headers:
+    size = len(value)
+    for key, content in headers:
         size += len(key) + len(content)
     if size > max_record_bytes:
         wrong = fault("payload_too_large", size, max_record_bytes)

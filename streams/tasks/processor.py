@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Iterator
 from heapq import merge
 
+from schemas.base import Record
 from schemas.changelog import WakeRecord
 from schemas.settings import Settings
 from schemas.task_row import TaskRow
-from schemas.tasks import IN_FLIGHT, TERMINAL, TaskCommand, TaskReport, TaskState
+from schemas.tasks import IN_FLIGHT, TERMINAL, CommandKind, TaskCommand, TaskReport, TaskState
 from schemas.topics import (
     AGENT_HEALTH,
     AGENT_REGISTRY,
@@ -27,8 +28,9 @@ from schemas.topics import (
     TASK_RESULTS,
     Topic,
 )
-from streams.processor import Change, Decided, Decision, EnsureTopic, Event, Note, Output, Share, Views
+from streams.processor import Change, Decided, Decision, EnsureTopic, Event, Headers, Note, Output, Share, Views
 from streams.tasks import failures
+from streams.tasks.body import Body, examine
 from streams.tasks.commands import command
 from streams.tasks.knowledge import Decode, knowledge
 from streams.tasks.outputs import of_note, of_row
@@ -58,6 +60,12 @@ class TasksProcessor:
         self._looked = 0
 
     # --- decisions
+
+    def prepare(self, record: Record, value: bytes, headers: Headers) -> Body | None:
+        """The body of a submit, checked and hashed."""
+        if isinstance(record, TaskCommand) and record.kind is CommandKind.SUBMIT:
+            return examine(record, value, headers, self._know.settings.limits.max_record_bytes)
+        return None
 
     def step(self, row: TaskRow | None, event: Event, views: Views) -> Decision[TaskRow]:
         """Raises TypeError for a record that is none of its inputs'."""

@@ -52,7 +52,7 @@ def evolve(record: M, changes: dict[str, Any]) -> M:
 def turn(row: TaskRow, event: Event, kind: TaskEventKind, state: TaskState, **changes: Any) -> TaskRow:
     """The row after a transition. What belonged to the transition before (decision, error, delay) is gone."""
     stamp = event.stamp
-    fields = {
+    fields: dict[str, Any] = {
         "version": row.version + 1,
         "cause": event.position,
         "event": kind,
@@ -69,7 +69,8 @@ def turn(row: TaskRow, event: Event, kind: TaskEventKind, state: TaskState, **ch
         "revoked_agent_id": None,
         "revoked_epoch": 0,
     }
-    return evolve(row, fields | changes)
+    fields |= changes
+    return evolve(row, fields)
 
 
 def finish(row: TaskRow, event: Event, kind: TaskEventKind, state: TaskState, **changes: Any) -> TaskRow:

@@ -10,7 +10,7 @@ from streams.processor import Change, Event, Note
 from streams.routing.directory import pool_key
 from streams.routing.route import rule_of
 from streams.tasks.admission import admit
-from streams.tasks.body import Body, examine
+from streams.tasks.body import Body
 from streams.tasks.knowledge import PRIORITY, Knowledge
 from streams.tasks.notes import refused
 from streams.tasks.rows import BLANK, SECOND, evolve, finish, turn
@@ -20,7 +20,7 @@ Decision = Change[TaskRow] | Note | None
 
 def submit(know: Knowledge, row: TaskRow | None, event: Event, command: TaskCommand) -> Decision:
     """Take a task in, recognise it, or refuse it."""
-    body = examine(command, event, know.settings.limits.max_record_bytes)
+    body: Body = event.prepared
     if row is not None:
         return None if row.body_hash == body.body_hash else refused(row, event, fault("task_conflict", row.task_id))
     admission = command.admission or Admission.WAIT

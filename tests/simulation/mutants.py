@@ -87,11 +87,11 @@ class RehomedOnce(MemoryRunner):
     """A record outside its home is not re-produced when it is delivered again."""
 
     class owner_class(Owner):
-        def _rehome(self, flush: Flush, arrival: Arrival, at_home: int, key: str) -> None:
+        def _rehome(self, flush: Flush, arrival: Arrival) -> None:
             delivery = arrival.delivery
             partition = self.partitions[delivery.partition]
             if delivery.offset > partition.tail.get(delivery.topic.name, -1):
-                super()._rehome(flush, arrival, at_home, key)
+                super()._rehome(flush, arrival)
             else:
                 flush.group.append(Taken(arrival, partition, new=False))
 

@@ -105,6 +105,9 @@ class Tally:
         due = event.now + wish.amount if wish.kind == "timer" else 0
         return Change(Sum(**base, total=total + wish.amount, due_at=due, kind=wish.kind))
 
+    def prepare(self, record: Record, value: bytes, headers: Any) -> None:
+        return None
+
     def outputs(self, decided: Decided[Sum], event: Event) -> Iterable[Output | EnsureTopic]:
         if isinstance(decided, Note):
             text = f"{decided.kind}: {decided.error} at {decided.at} as {decided.seq}"

@@ -123,7 +123,8 @@ class World:
         stamp = Stamp("coordinator-1", self.seq, self.now + 1500, self.views.offsets())
         position = f"{topic.name}.0.{self.offset}"
         value = codec(type(record)).encode(record)
-        return Event(topic, 0, self.offset, key, self.now, position, record, value, headers, stamp)
+        prepared = self.processor.prepare(record, value, headers)
+        return Event(topic, 0, self.offset, key, self.now, position, record, value, headers, stamp, None, prepared)
 
     def deliver(self, event: Event) -> Change[TaskRow] | Note | None:
         """Step, make the outputs, keep the row and the indexes."""
