@@ -28,6 +28,14 @@ def load_json(text: str, where: str) -> Any:
         raise InvalidInput(f"{where}: not valid JSON: {error}", code="invalid_request") from error
 
 
+def is_object(text: str) -> bool:
+    """Whether a JSON text is an object's. Raises InvalidInput for one that is no JSON."""
+    try:
+        return type(orjson.loads(text)) is dict
+    except ValueError:
+        return isinstance(load_json(text, "result"), dict)
+
+
 def canonical_object(text: str, where: str) -> bytes:
     """RFC 8785 text of a JSON text, which must be an object's; else raises InvalidInput naming `where`."""
     try:

@@ -165,7 +165,7 @@ class Processor(Protocol[RowT]):
     def prepare(self, record: Record, value: bytes, headers: Headers) -> Any:
         """What can be said of a record by itself, for `step` to find in its event; None if that is nothing.
 
-        Asked for many records in a row before the first is stepped, which is cheaper; it must not raise.
+        Asked for many records in a row before the first is stepped, which is cheaper. Raising is allowed and means `broken`.
         """
 
     def step(self, row: RowT | None, event: Event, views: Views) -> Decision[RowT]:

@@ -112,7 +112,10 @@ class Owner:
                 if delivery.topic.name != self._copies and (owned is None or key not in owned.open):
                     place = home(key, self.wire.partitions)
                 if place == delivery.partition:
-                    prepared = prepare(record, delivery.value or b"", delivery.headers)
+                    try:
+                        prepared = prepare(record, delivery.value or b"", delivery.headers)
+                    except Exception as error:
+                        prepared = error  # the record's own failure, as if its step had raised it
             yield filled(Arrival, (delivery, record, source, place, key, prepared))
 
     def read_until(self) -> int:
@@ -212,6 +215,8 @@ class Owner:
         if ended:
             row = None  # it has left; what stays of it until the next flush is nothing that a rule may see
         try:
+            if isinstance(event.prepared, Exception):
+                raise event.prepared
             asked = self._rule.decide(row, event, self.views)
         except Exception as error:
             return self._broken(flush, Taken(arrival, partition, event, row), error)

@@ -234,5 +234,7 @@ class Flush:
 
 def size_of(record: ChangelogRecord) -> int:
     """Bytes that a record takes in a batch, rounded up."""
-    headers = sum(len(name) + len(value) + 4 for name, value in record.headers)
-    return len(record.key) + len(record.value or b"") + headers + RECORD_ROOM_BYTES
+    size = len(record.key) + len(record.value or b"") + RECORD_ROOM_BYTES
+    for name, value in record.headers:
+        size += len(name) + len(value) + 4
+    return size

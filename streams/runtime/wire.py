@@ -152,8 +152,8 @@ class Wire:
         if codec is None:
             codec = self._codecs[topic.name] = self.codecs.of(topic.subject)
         value = None if output.record is None else codec.encode(output.record)
-        users = topic.family and topic.name == "<reply_to>"
         name = output.name or topic.name
+        users = topic.family and topic.name == "<reply_to>"
         fallback = self.encode(output.fallback, event_key, event_partition) if output.fallback else None
         headers = output.headers
         if headers:  # the codec looks at the value alone

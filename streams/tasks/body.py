@@ -10,6 +10,8 @@ from json.encoder import encode_basestring as quoted
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import orjson
+
 from schemas.canonical import canonical, canonical_object, digest
 from schemas.errors import InvalidInput
 from schemas.policies import RetryPolicy
@@ -36,11 +38,15 @@ _values = itemgetter(*_HASHED)
 
 
 class Body(NamedTuple):
-    """What was found: both hashes, and the first fault or None."""
+    """What was found: both hashes, the first fault or None, and the request as its first event tells it.
+
+    told: JSON text; without the payload, whose hash is in the event, and without fields at their defaults.
+    """
 
     body_hash: str
     payload_hash: str
     fault: Fault | None
+    told: str
 
 
 def examine(command: TaskCommand, value: bytes, headers: Headers, max_record_bytes: int) -> Body:
@@ -53,7 +59,8 @@ def examine(command: TaskCommand, value: bytes, headers: Headers, max_record_byt
     members: list[str] = []
     payload_hash = _EMPTY_HASH
     values = zip(_HASHED, _values(command.__dict__), _DEFAULTS, strict=True)
-    for name, field in [(name, field) for name, field, default in values if field is not default and field != default]:
+    changed = [(name, field) for name, field, default in values if field is not default and field != default]
+    for name, field in changed:
         if name not in _JSON_FIELDS:
             members.append(f'"{name}":{_canonical_field(field)}')
             continue
@@ -72,7 +79,28 @@ def examine(command: TaskCommand, value: bytes, headers: Headers, max_record_byt
     if size > max_record_bytes:
         wrong = fault("payload_too_large", size, max_record_bytes)
     body_hash = digest(f"{{{','.join(members)}}}".encode())
-    return Body(body_hash, payload_hash, wrong or _range_fault(command))
+    return Body(body_hash, payload_hash, wrong or _range_fault(command), _told(command, changed))
+
+
+def _told(command: TaskCommand, changed: list[tuple[str, Any]]) -> str:
+    fields: dict[str, Any] = {"event_id": command.event_id, "occurred_at": command.occurred_at, "source": command.source}
+    if command.actor is not None:
+        fields["actor"] = command.actor
+    if command.correlation_id is not None:
+        fields["correlation_id"] = command.correlation_id
+    if command.causation_id is not None:
+        fields["causation_id"] = command.causation_id
+    fields["task_id"] = command.task_id
+    fields.update(changed)
+    fields.pop("payload", None)
+    try:
+        return orjson.dumps(fields, default=_plain).decode()
+    except TypeError:  # a number of more than 64 bits, which is refused later
+        return command.model_dump_json(exclude={"payload"}, exclude_defaults=True)
+
+
+def _plain(value: RetryPolicy) -> Any:
+    return value.model_dump(mode="json", exclude_defaults=True)
 
 
 def _canonical_field(value: Any) -> str:

@@ -47,7 +47,6 @@ _RESULT = TaskResult(
 _ASSIGN = InboxRecord(event_id="", occurred_at=0, source=SOURCE, kind=InboxKind.ASSIGN)
 _CANCEL = InboxRecord(event_id="", occurred_at=0, source=SOURCE, kind=InboxKind.CANCEL)
 _TASK = AssignedTask(task_id="", attempt=0, epoch=0, deadline_at=0)
-_NOT_IN_EVENTS = {"payload"}
 
 
 def of_row(know: Knowledge, row: TaskRow, event: Event) -> Iterator[Output]:
@@ -131,9 +130,7 @@ def _task_event(row: TaskRow, event: Event) -> TaskEvent:
         "result_hash": row.result_hash,
     }
     if row.version == 1:
-        command = event.record
-        assert isinstance(command, TaskCommand)
-        fields["task"] = command.model_dump_json(exclude=_NOT_IN_EVENTS, exclude_defaults=True)
+        fields["task"] = event.prepared.told
         fields["payload_hash"] = row.payload_hash
     return evolve(_EVENT, fields)
 

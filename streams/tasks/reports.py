@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from schemas.canonical import load_json
+from schemas.canonical import is_object
 from schemas.errors import InvalidInput
 from schemas.task_row import TaskRow
 from schemas.tasks import IN_FLIGHT, ReportKind, TaskError, TaskEventKind, TaskReport, TaskState
@@ -76,7 +76,7 @@ def _wrong_result(result: str | None) -> str | None:
     if result is None:
         return None
     try:
-        return None if isinstance(load_json(result, "result"), dict) else "result: must be a JSON object"
+        return None if is_object(result) else "result: must be a JSON object"
     except InvalidInput as error:
         return str(error)
 

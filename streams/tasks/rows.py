@@ -83,7 +83,7 @@ def finish(row: TaskRow, event: Event, kind: TaskEventKind, state: TaskState, **
     if state is not TaskState.DEAD_LETTERED:
         fields |= {
             "request": b"",
-            "headers": pack_headers(trace_of(row)),
+            "headers": pack_headers(trace) if (trace := trace_of(row)) else b"",
             "required_capabilities": [],
             "errors": [],
         }

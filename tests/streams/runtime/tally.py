@@ -106,7 +106,8 @@ class Tally:
         return Change(Sum(**base, total=total + wish.amount, due_at=due, kind=wish.kind))
 
     def prepare(self, record: Record, value: bytes, headers: Any) -> None:
-        return None
+        if isinstance(record, Wish) and record.kind == "raise_early":
+            raise RuntimeError("the rule fell over before it began")
 
     def outputs(self, decided: Decided[Sum], event: Event) -> Iterable[Output | EnsureTopic]:
         if isinstance(decided, Note):

@@ -13,7 +13,7 @@ from streams.runtime.rule import RULE_FAILED
 from streams.runtime.wire import ORIGIN
 from tests.streams.runtime.tally import ASKED, MORE, PARTITIONS, SPEC, Stand, Wish, keys_at
 
-K, L = keys_at(0, 2, home)
+K, L, M = keys_at(0, 3, home)
 START = {topic.name: 0 for topic in SPEC.reads}
 
 
@@ -186,7 +186,7 @@ def test_a_bad_origin_is_an_unreadable_record(stand: Stand, origin: str) -> None
 # --- what a rule raises
 
 
-@pytest.mark.parametrize("kind", ["raise", "raise_output", "skip_version"])
+@pytest.mark.parametrize("kind", ["raise", "raise_early", "raise_output", "skip_version"])
 async def test_a_rule_that_raises_leaves_a_dead_letter_and_an_ended_row(stand: Stand, kind: str) -> None:
     stand.own()
     bad = stand.arrival(1, Wish(key=K, kind=kind))
@@ -205,6 +205,19 @@ async def test_a_rule_that_raises_leaves_a_dead_letter_and_an_ended_row(stand: S
     assert sorted(stand.outputs[len(before) :], key=str) == sorted(
         [each for each in before if b"p.asked.0.1" in each.value], key=str
     ), "broken row and dead letter are said again, byte for byte"
+
+
+async def test_what_was_decided_on_a_row_that_broke_is_decided_again(stand: Stand) -> None:
+    """K's outputs cannot be made: its row ends, and what came after it in the group is taken anew, in order."""
+    stand.own()
+    await stand.take(
+        stand.arrival(0, Wish(key=L, amount=2)), stand.arrival(1, Wish(key=K, kind="raise_output")),
+        stand.arrival(2, Wish(key=L, amount=5)), stand.arrival(3, Wish(key=K, amount=7)), stand.arrival(4, Wish(key=M)),
+    )  # fmt: skip
+    assert stand.covered == [f"asked.0.{n}" for n in range(5)]
+    assert (stand.row(L).total, stand.row(K).total, stand.row(M).total) == (7, 7, 1)
+    assert stand.owner.counts.broken == 1 and len(stand.letters()) == 1
+    assert {key: row.total for key, row in stand.owner.partitions[0].open.items()} == {L: 7, K: 7, M: 1}
 
 
 async def test_a_rule_that_raises_without_a_row_leaves_the_dead_letter_alone(stand: Stand) -> None:

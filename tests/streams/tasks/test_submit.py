@@ -12,6 +12,7 @@ from schemas.policies import RetryPolicy
 from schemas.settings import Settings
 from schemas.tasks import RoutingDecision, TaskState
 from streams.processor import Note
+from streams.tasks.body import examine
 from tests.streams.tasks.world import SECOND, World
 
 INVALID = [
@@ -288,3 +289,11 @@ def test_a_command_of_a_later_version() -> None:
     made = world()
     made.command(kind="unknown")
     assert (made.told.kind, made.told.error.code) == ("refused", "unsupported")
+
+
+def test_a_number_beyond_every_field_is_refused_and_still_told() -> None:
+    """Only a JSON request can carry one."""
+    command = TaskCommand(event_id="e", occurred_at=1, source="json", task_id="t", ttl_seconds=2**70)
+    body = examine(command, b"{}", (), 1000)
+    assert body.fault is not None and "ttl_seconds must be between" in body.fault.message
+    assert json.loads(body.told)["ttl_seconds"] == 2**70
