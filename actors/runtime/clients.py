@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
+import structlog
 from aiokafka import AIOKafkaProducer
 
 from actors.heartbeats import Send
@@ -13,6 +15,9 @@ from schemas.settings import Settings
 
 BATCH_BYTES = 1 << 20
 """The default of 16 KiB wakes every waiting sender at each finished batch (12 times the cost, measured)."""
+
+_LOOK_MS = 1000
+"""The fetcher walks through all partitions as often, also while nothing can be asked; what happens wakes it anyway."""
 
 _OVERHEAD_BYTES = 64 * 1024
 _NEVER_MS = 2**31 - 1
@@ -44,10 +49,28 @@ def consumer(settings: Settings, client_id: str, group: str, member: str) -> Ses
         session_timeout_ms=session_ms,
         heartbeat_interval_ms=max(100, session_ms // 6),
         fetch_max_wait_ms=settings.actors.fetch_max_wait_ms,
+        consumer_timeout_ms=_LOOK_MS,
         max_partition_fetch_bytes=settings.limits.max_wrapped_bytes + _OVERHEAD_BYTES,
         max_poll_interval_ms=_NEVER_MS,  # handlers may take hours, and being alive is said by the heartbeats
         request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
     )
+
+
+async def closed(closing: Awaitable[None], settings: Settings) -> None:
+    """Close a client; without a broker it would wait for ever, and what is not committed is delivered again anyway.
+
+    A consumer that ends while it holds back after a failed fetch says that it was cancelled. Who believed that would end
+    as one that was, and not with the failure that made it close.
+    """
+    try:
+        async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
+            await closing
+    except TimeoutError:
+        structlog.get_logger("actors").warning("client_not_closed")
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
 
 
 @asynccontextmanager

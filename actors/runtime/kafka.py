@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from actors.api import Actor
@@ -23,7 +22,7 @@ from actors.mailbox import Mailbox, Past, Work
 from actors.member import Member
 from actors.reports import Reporter
 from actors.runner import Limits, Runner
-from actors.runtime.clients import consumer, heartbeat_connection, producer
+from actors.runtime.clients import closed, consumer, heartbeat_connection, producer
 from actors.runtime.intake import Refresh
 from actors.runtime.outbox import Outbox
 from actors.runtime.reader import Reader, groups_of
@@ -85,8 +84,8 @@ async def run_host(
     finally:
         if watch is not None:
             watch.close()
-        await asyncio.gather(*(_closed(each.stop(), settings) for each in receivers.values()))
-        await _closed(sender.stop(), settings)
+        await asyncio.gather(*(closed(each.stop(), settings) for each in receivers.values()))
+        await closed(sender.stop(), settings)
         member.release()
 
 
@@ -215,15 +214,6 @@ async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> 
         return working.done()
     finally:
         await _cancelled([working, asked])
-
-
-async def _closed(closing: Awaitable[None], settings: Settings) -> None:
-    """Close a client; without a broker it would wait for ever, and what is not committed is delivered again anyway."""
-    try:
-        async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
-            await closing
-    except TimeoutError:
-        structlog.get_logger("actors").warning("client_not_closed")
 
 
 def _raise_first(done: Iterable[asyncio.Future[Any]]) -> None:

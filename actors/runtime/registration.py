@@ -14,6 +14,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from actors.runtime.clients import closed
 from actors.runtime.directory import refuse_lookalikes
 from schemas.agents import AgentCommand, AgentCommandKind, AgentDefinition, AgentEvent, AgentEventKind, AgentRecord
 from schemas.codec import Codecs
@@ -54,7 +55,7 @@ async def register(
             hint="`troupe ps` shows whether it runs; `troupe up` starts it",
         ) from None
     finally:
-        await directory.close()
+        await closed(directory.close(), settings)
     await _wait_for_inboxes(settings, definitions, producer)
 
 

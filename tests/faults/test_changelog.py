@@ -98,7 +98,7 @@ async def test_topics_that_are_not_what_they_were(broker: str, tmp_path: Path) -
 @pytest.mark.long
 @pytest.mark.parametrize("topic", ["tasks.results", "coordinator-tasks-changelog"])
 async def test_an_output_that_is_refused_for_good(broker: str, tmp_path: Path, endured: Endured, topic: str) -> None:
-    """The process stops without a commit, names the topic, and is started again until somebody has mended it."""
+    """The process stops without a commit and names the topic; its next starts see what is wrong, until it is mended."""
     async with run(f"{topic} refuses", broker, tmp_path, seed=103) as made:
         system, coordinator = made.system, made.system.coordinator
         name = made.settings.kafka.topic_prefix + topic
@@ -107,11 +107,16 @@ async def test_an_output_that_is_refused_for_good(broker: str, tmp_path: Path, e
         with coordinator.may_exit(EXIT_KAFKA):
             await set_config(broker, name, cleanup_policy=policy, max_message_bytes="10")
             await made.submitter.feed(60)
-            await system.until(lambda: coordinator.exits[EXIT_KAFKA] > 1, 60, "stopped, and once more")
-            assert f"Kafka refused a batch for {name}." in coordinator.log()
-            assert "MessageSizeTooLargeError" in coordinator.log()
-            await set_config(broker, name, cleanup_policy=policy)
+            await system.until(lambda: coordinator.exits[EXIT_KAFKA] > 0, 60, "stopped")
+        assert f"Kafka refused a batch for {name}." in coordinator.log()
+        assert "MessageSizeTooLargeError" in coordinator.log()
+        with coordinator.may_exit(EXIT_OPERATOR):
+            await system.until(lambda: coordinator.exits[EXIT_OPERATOR] > 1, 60, "refused at two starts")
+            assert f"Topic '{name}' takes 10 bytes at once (max.message.bytes)" in coordinator.log()
+            assert f"--entity-name {name} --add-config max.message.bytes=" in coordinator.log()
+            await set_config(broker, name, cleanup_policy=policy, max_message_bytes=str(4 << 20))
             await made.done()
+        assert coordinator.exits[EXIT_KAFKA] == 1
         await made.verdict()
         endured(made.row)
 

@@ -21,8 +21,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(1800)]
 
 QUEUED = "changelog-queued"
 """Between the producer's queue and the wire: a zombie sends that batch when it wakes, so strays really land."""
-LATE = (QUEUED, "changelog-sent")
-"""A batch of a zombie that was stopped here may lie where its successor is about to write, who is then fenced too."""
 ENDS_S = 15.0
 """In which a zombie finds out: it beats once a second, and before it sends anything it looks at its last heartbeat."""
 
@@ -58,7 +56,8 @@ async def test_a_zombie_is_fenced(
             await system.until(lambda: second.was_ready, 60, "taken over")
             taken_over = time.monotonic() - begun
             await made.submitter.feed(100, 100)
-            with first.may_exit(EXIT_FENCED), second.may_exit(*([EXIT_FENCED] if point in LATE else [])):
+            # A batch of either of its processors may still be on its way, and lie where its successor is about to write.
+            with first.may_exit(EXIT_FENCED), second.may_exit(EXIT_FENCED):
                 ended = await _wake(made)
                 await made.submitter.feed(40, 100)
                 await made.done(0.9)

@@ -125,9 +125,11 @@ def test_work_from_the_command_line(troupe: Installation) -> None:
 
     agents = {each["agent_id"]: each for each in troupe.json("agents")}
     assert set(agents["anomaly_detection_agent"]) == {
-        "agent_id", "status", "breaker", "in_flight", "capabilities", "patterns",
+        "agent_id", "status", "state", "last_outcome", "breaker", "in_flight", "capabilities", "patterns",
     }  # fmt: skip
     assert agents["anomaly_detection_agent"]["status"] == "completed"
+    assert agents["anomaly_detection_agent"]["state"] == "up"
+    assert agents["anomaly_detection_agent"]["last_outcome"] == "completed"
     assert agents["anomaly_detection_agent"]["patterns"] == ["detect_anomalies"]
 
     (troupe.root / "adder.py").write_text(AGENT)

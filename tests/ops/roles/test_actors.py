@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import socket
 from pathlib import Path
 
@@ -21,10 +23,11 @@ pytestmark = pytest.mark.kafka
 
 
 def _lonely_port() -> int:
-    """A free port that no other test looks for while our broker is down."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
+    """A free port that no other test looks for while our broker is down, below those that outgoing connections get."""
+    while True:
+        port = random.randrange(25_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 async def test_a_broker_that_is_not_there(tmp_path: Path) -> None:

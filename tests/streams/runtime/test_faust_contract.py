@@ -18,6 +18,7 @@ import pytest
 import rocksdict
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer.fetcher import Fetcher as KafkaFetcher
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.stores.rocksdb import Store
@@ -82,6 +83,11 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (Fetcher, "_fetcher", ["_drain_messages(self)"]),
         (KafkaFetcher, "_get_actions_per_node", ["self._fetch_max_wait_ms", "self._fetch_min_bytes"]),
         (KafkaFetcher, "fetched_records", ["if partitions and tp not in partitions:", "return drained"]),
+        (KafkaFetcher, "fetched_records", ["res_or_error.getall(max_records)", "for tp in list(self._records.keys())"]),
+        (FetchResult, "getall", ["for msg in self._partition_records:", "len(ret_list) >= max_records"]),
+        (FetchResult, "check_assignment", ["position != self._partition_records.next_fetch_offset"]),
+        (PartitionRecords, "_unpack_records", ["self.next_fetch_offset = record.offset + 1", "yield consumer_record"]),
+        (PartitionRecords, "__init__", ["self._records_iterator = self._unpack_records()"]),
         (KafkaFetcher, "seek_to", ["self._subscriptions.seek(tp, offset)", "del self._records[tp]"]),
         (MethodQueue, "__init__", ["num_workers: int = 2"]),
         (MethodQueue, "_process_enqueued", ["if not promise.cancelled()", "maybe_set_result, promise, result"]),
@@ -183,7 +189,7 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
     back: list[Any] = []
     live: set[Any] = set()
     thread = object.__new__(ConsumerThread)
-    thread.seeks, thread.last, thread.given_back = Counter(), {}, 0
+    thread.seeks, thread.last, thread.given_back, thread._unreadable = Counter(), {}, 0, None
     thread._pace = Pace(SimpleNamespace(gather_bytes=1, gather_ms=1, fetch_max_wait_ms=1))  # type: ignore[arg-type]
 
     async def fetch(self: Any, consumer: Any, active: Any, timeout: Any = None, max_records: Any = None) -> Any:
