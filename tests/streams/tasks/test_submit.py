@@ -10,7 +10,7 @@ import pytest
 from schemas.agents import AgentState
 from schemas.policies import RetryPolicy
 from schemas.settings import Settings
-from schemas.tasks import RoutingDecision, TaskState
+from schemas.tasks import RoutingDecision, TaskCommand, TaskState
 from streams.processor import Note
 from streams.tasks.body import examine
 from tests.streams.tasks.world import SECOND, World
