@@ -25,7 +25,8 @@ from topology import troupe
 
 DRAIN_S = 120.0
 PATIENT_S = 60.0
-"""Session and request time-out of roles that no fault robs of their Kafka: no load of the machine makes them end."""
+"""Session and request time-outs of roles that no fault robs of their Kafka: no load of the machine makes them end, and a
+zombie that wakes finds the fence before any of its requests is late."""
 BRIEF_S = 6.0
 """Session time-out where another is to take over from a member that is dead or stopped."""
 UNFINISHED = 400
@@ -127,8 +128,9 @@ def lonely_port() -> int:
 def settings_for(broker: str, data: Path, prefix: str, partitions: int, session_s: float) -> Settings:
     """Short times, save those after which a role gives itself up."""
     kafka = Kafka(
-        bootstrap_servers=broker, topic_prefix=prefix, partitions=partitions, request_timeout_seconds=PATIENT_S
-    )
+        bootstrap_servers=broker, topic_prefix=prefix, partitions=partitions,
+        request_timeout_seconds=PATIENT_S, metadata_timeout_seconds=PATIENT_S,
+    )  # fmt: skip
     return Settings(
         kafka=kafka,
         coordinator=Coordinator(session_timeout_seconds=session_s, wake_again_seconds=0.5),
