@@ -22,11 +22,18 @@ _OS_DECIDES = 2**63 - 1  # Kafka's default of flush.messages: a record is on dis
 _GIGABYTE = 1024**3
 
 
+def cores() -> int:
+    """Cores that this process may use, fewer than there are under `taskset`."""
+    process = psutil.Process()
+    allowed = process.cpu_affinity() if hasattr(process, "cpu_affinity") else None
+    return len(allowed or ()) or psutil.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory in GiB, system."""
     return {
         "cpu": _processor(),
-        "cores": psutil.cpu_count() or 0,
+        "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / _GIGABYTE, 1),
         "system": platform.platform(),
     }

@@ -118,6 +118,8 @@ async def _measured(plan: Plan, entry: Entry, options: Options, work: Work, tell
         counts=counts(
             ledger, range(options.warmup, options.warmup + options.tasks), options.payload_bytes, options.rate
         ),
+        in_flight=options.in_flight if options.rate is None else None,
+        coordinators=len(meter.pids("coordinator")),
         handler_work={"sleep_ms": options.sleep_ms, "cpu_ms": options.cpu_ms},
         cpu_us_per_task=per_task_us(before.cpu_s, after.cpu_s, options.tasks),
         rss_mb=meter.peak_mb(),

@@ -47,11 +47,14 @@ class Counts:
 class Report:
     """Counts, costs, and what they were measured on.
 
+    in_flight: tasks without an outcome at any time, None for an open loop. coordinators: how many shared the partitions.
     handler_work: ms that each handler sleeps or computes. cpu_us_per_task and rss_mb have an entry for each role, None for
     one that runs elsewhere; so has log_bytes_per_task.
     """
 
     counts: Counts
+    in_flight: int | None
+    coordinators: int
     handler_work: dict[str, float]
     cpu_us_per_task: PerRole
     rss_mb: PerRole
@@ -74,6 +77,9 @@ class Report:
             yield "each handler", f"sleeps {asleep:g} ms" if asleep else f"computes {computing:g} ms"
         if counts.rate is not None:
             yield "submitted", f"{counts.rate:,.0f} tasks/s, an open loop; times are counted from the plan"
+        if self.in_flight is not None:
+            yield "in flight", f"{self.in_flight:,}"
+        yield "coordinators", str(self.coordinators)
         yield "finished", f"{counts.tasks_per_s:,.0f} tasks/s"
         yield "accepted", f"{counts.accepted_per_s:,.0f} tasks/s"
         yield "lost, duplicate results", f"{counts.lost}, {counts.duplicate_results}"

@@ -43,10 +43,9 @@ _MEGABYTE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is held at a moment: bytes of memory by role, of the tables, of the log (None where it is not ours)."""
+    """What is held at a moment: bytes of memory by role, of the log (None where it is not ours)."""
 
     memory: Mapping[str, int]
-    tables: int
     log: int | None
 
 
@@ -54,8 +53,8 @@ class Held:
 class State:
     """What was found. The bytes are those of one more open task, its payload and all copies included.
 
-    first_tasks: open tasks before the measured ones. memory_mb: at the end, by role. takeover_s: from the kill of the
-    coordinator, with all these tasks open, until a new task was assigned.
+    first_tasks: open tasks before the measured ones. table_bytes_per_open_task: in files, after a stop. memory_mb: at the
+    end, by role. takeover_s: from the kill of the coordinator, with all these tasks open, until a new task was assigned.
     """
 
     tasks: int
@@ -117,20 +116,22 @@ async def _measured(plan: Plan, tasks: int, payload_bytes: int, limit_s: float, 
             submitter = Submitter(producer, kafka.topic_prefix + TASK_REQUESTS.name, partitions, codecs, work)
             opened = _Opened(settings, log, submitter, Ledger(first + tasks + 1), limit_s)
             await opened.more(range(first))
-            before = _held(meter, settings.data_dir, directory)
+            before = _held(meter, directory)
             await opened.more(range(first, first + tasks))
-            after = _held(meter, settings.data_dir, directory)
+            after = _held(meter, directory)
             begun = time.monotonic()
             os.kill(meter.pids("coordinator")[0], signal.SIGKILL)
             await opened.more(range(first + tasks, first + tasks + 1), calm_s=0)
             takeover_s = time.monotonic() - begun
+    # A coordinator keeps its newest rows in memory; when it stops, all are in files.
+    tables = _size(file for file in (plan.settings.data_dir / "tables").rglob("*") if file.is_file())
     grown = {role: (after.memory[role] - before.memory[role]) / tasks for role in after.memory}
     return State(
         tasks=tasks,
         first_tasks=first,
         payload_bytes=payload_bytes,
         memory_bytes_per_open_task={role: round(size, 1) for role, size in grown.items()},
-        table_bytes_per_open_task=round((after.tables - before.tables) / tasks, 1),
+        table_bytes_per_open_task=round(tables / (first + tasks + 1), 1),
         log_bytes_per_open_task=_difference(before.log, after.log, tasks),
         memory_mb={role: round(size / _MEGABYTE, 1) for role, size in after.memory.items()},
         takeover_s=round(takeover_s, 2),
@@ -174,13 +175,12 @@ class _Opened:
         return sum((await self._log.ends(await self._log.partitions(self._topic))).values())
 
 
-def _held(meter: Meter, data: Path, kafka: Path | None) -> Held:
+def _held(meter: Meter, kafka: Path | None) -> Held:
     segments = (
         None if kafka is None else [file for file in kafka.glob("data-*/*/*.log") if "__" not in file.parent.name]
     )
     return Held(
         memory={role: size for role, size in meter.resident().items() if role != SUBMITTER},
-        tables=_size(file for file in (data / "tables").rglob("*") if file.is_file()),
         log=None if segments is None else _size(iter(segments)),
     )
 

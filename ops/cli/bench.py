@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ops.bench.agents import write_agents
 from ops.bench.agents_host import measure_crowd, write_crowd
+from ops.bench.machine import cores
 from ops.bench.measure import Options, measure
 from ops.bench.pace import punctual_loop
 from ops.bench.pyspy import self_time
@@ -25,9 +26,9 @@ from ops.bench.summary import rows, summary
 from ops.bench.work import LEAST_PAYLOAD_BYTES
 from ops.broker.jars import JarCache, ensure_jars
 from ops.cli.errors import WrongUse
-from ops.cli.options import AsJson, Broker, Config, Data, Sets, settings_of
+from ops.cli.options import AsJson, Broker, Config, Data, Sets, names_broker, settings_of
 from ops.cli.show import print_json, print_table, say
-from ops.cli.up import plan_of
+from ops.cli.up import EMBEDDED_PARTITIONS, plan_of
 from ops.logs import quiet_libraries
 from ops.supervise import Plan
 from schemas.settings import Settings
@@ -47,6 +48,10 @@ PayloadBytes = Annotated[
     typer.Option("--payload-bytes", min=LEAST_PAYLOAD_BYTES, max=_LARGEST_PAYLOAD_BYTES, help="Of each task, random."),
 ]
 InFlight = Annotated[int, typer.Option("--in-flight", min=1, help="Tasks without an outcome at any time.")]
+Coordinators = Annotated[
+    int | None,
+    typer.Option("--coordinators", min=1, max=64, help="They share the partitions; unset: one per core."),
+]
 Warmup = Annotated[int, typer.Option("--warmup", min=0, help="Tasks before, not measured.")]
 Count = Annotated[int, typer.Option("--count", min=1, max=10_000, help="Agents in one host.")]
 Idle = Annotated[float, typer.Option("--idle-seconds", min=1, help="How long to measure without a task.")]
@@ -69,7 +74,8 @@ def _root() -> None:
 def throughput_verb(
     tasks: Tasks = 20_000,
     payload_bytes: PayloadBytes = 1024,
-    in_flight: InFlight = 2000,
+    in_flight: InFlight = 8000,
+    coordinators: Coordinators = None,
     warmup: Warmup = 2000,
     handler_ms: HandlerMs = 0,
     handler_cpu_ms: HandlerCpuMs = 0,
@@ -86,11 +92,13 @@ def throughput_verb(
 
     The exit code is 1 if an accepted task has no outcome.
 
-    Starts a Kafka of its own in a temporary directory, unless --data or --broker say otherwise, then a coordinator and
+    Starts a Kafka of its own in a temporary directory, unless --data or --broker say otherwise, then coordinators and
     18 agents in 6 pools that do nothing. Half of the tasks are routed by pattern, half by capability.
     """
     options = Options(tasks, payload_bytes, in_flight, warmup, stall_seconds, None, profile, handler_ms, handler_cpu_ms)
-    _run("throughput", options, (data, broker, config, sets), runs, as_json)
+    if coordinators is None:
+        coordinators = 1 if profile else cores()
+    _run("throughput", options, (data, broker, config, sets), runs, as_json, coordinators)
 
 
 @app.command("latency")
@@ -181,11 +189,12 @@ def state_verb(
         print_table(("", ""), found.rows(), title="state")
 
 
-def _run(title: str, options: Options, start: Start, runs: int, as_json: bool) -> None:
+def _run(title: str, options: Options, start: Start, runs: int, as_json: bool, coordinators: int | None = None) -> None:
     quiet_libraries()
     if options.sleep_ms and options.cpu_ms:
         raise WrongUse("A handler sleeps or computes, not both", hint="leave out --handler-ms or --handler-cpu-ms")
-    reports = [_one(options, start, f" {number + 1} of {runs}" if runs > 1 else "") for number in range(runs)]
+    names = [f" {number + 1} of {runs}" if runs > 1 else "" for number in range(runs)]
+    reports = [_one(options, start, coordinators, name) for name in names]
     if as_json:
         documents = [report.document() for report in reports]
         print_json(summary(documents) if runs > 1 else documents[0])
@@ -201,13 +210,13 @@ def _run(title: str, options: Options, start: Start, runs: int, as_json: bool) -
         raise typer.Exit(1)
 
 
-def _one(options: Options, start: Start, which: str) -> Report:
+def _one(options: Options, start: Start, coordinators: int | None, which: str) -> Report:
     data, broker, config, sets = start
     run = uuid.uuid4().hex[:8]
     scratch = nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="troupe-bench-")
     with scratch as place, _progress() as progress:
         agents = write_agents(Path(place).resolve(), options.sleep_ms, options.cpu_ms)
-        plan = _plan(settings_of(broker, Path(place), config, sets), run, agents)
+        plan = _plan(_shared(settings_of(broker, Path(place), config, sets), coordinators), run, agents)
         bar = progress.add_task(f"tasks{which}", total=options.warmup + options.tasks)
         return _measured(plan, options, run, lambda done: progress.update(bar, completed=done))
 
@@ -217,6 +226,16 @@ def _measured(plan: Plan, options: Options, run: str, tell: Callable[[int], None
         return asyncio.run(measure(plan, options, run, tell))
     with asyncio.Runner(loop_factory=punctual_loop) as runner:
         return runner.run(measure(plan, options, run, tell))
+
+
+def _shared(settings: Settings, coordinators: int | None) -> Settings:
+    """So many coordinators, unless the settings themselves say how many; more than partitions would only wait."""
+    if coordinators is None or "replicas" in settings.coordinator.model_fields_set:
+        return settings
+    kafka = settings.kafka
+    own = not names_broker(settings) and "partitions" not in kafka.model_fields_set
+    replicas = min(coordinators, EMBEDDED_PARTITIONS if own else kafka.partitions)
+    return settings.model_copy(update={"coordinator": settings.coordinator.model_copy(update={"replicas": replicas})})
 
 
 def _plan(settings: Settings, run: str, agents: Path) -> Plan:

@@ -89,15 +89,16 @@ def test_the_document_has_exactly_the_promised_keys() -> None:
     hardware = {"cpu": "any", "cores": 2, "memory_gb": 8.0}
     work = {"sleep_ms": 10.0, "cpu_ms": 0.0}
     found = counts(kept(10), range(10), 64)
-    report = Report(found, work, roles, roles, None, hardware, {"python": "3"}, {}, [0.1, 0.1, 0.1])
+    report = Report(found, 500, 2, work, roles, roles, None, hardware, {"python": "3"}, {}, [0.1, 0.1, 0.1])
     assert list(report.document()) == [
         "tasks", "payload_bytes", "rate", "accepted_per_s", "tasks_per_s", "lost", "duplicate_results",
         "ack_p50_ms", "ack_p99_ms", "ack_p999_ms", "handler_p50_ms", "handler_p99_ms", "handler_p999_ms",
         "result_p50_ms", "result_p99_ms", "result_p999_ms", "late_p50_ms", "late_p99_ms", "late_p999_ms",
-        "handler_work", "cpu_us_per_task", "rss_mb", "log_bytes_per_task", "machine", "versions", "durability",
-        "load_average",
+        "in_flight", "coordinators", "handler_work", "cpu_us_per_task", "rss_mb", "log_bytes_per_task", "machine",
+        "versions", "durability", "load_average",
     ]  # fmt: skip
     shown = dict(report.rows())
     assert shown["broker: CPU per task, peak memory"] == "unknown us, unknown MiB"
+    assert (shown["in flight"], shown["coordinators"]) == ("500", "2")
     assert shown["each handler"] == "sleeps 10 ms"
     assert shown["lost, duplicate results"] == "0, 0"
