@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import structlog
 from faust.transport.drivers import aiokafka as driver
 
 from schemas.changelog import ChangelogHeader
 from streams.runtime.delivered import Chunk
-
-log = structlog.get_logger("faust")
+from streams.runtime.fetched import read_any_header_name
 
 REMOVED = frozenset({25, 82})
 """Kafka's answers to a member that the group no longer has: unknown member id, fenced instance id."""
@@ -124,7 +122,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self.last: dict[Any, int] = {}
         self.given_back = 0
         self._settled = False
-        self._unreadable: Any = None
         super().__init__(*args, **kwargs)
         self._pace = Pace(self._hooks)
 
@@ -147,14 +144,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         live = None if active_partitions is None else _Live(active_partitions)
         if self._pace.flowing:
             timeout = _STILL_SECONDS  # so that the pace is looked at soon
-        wanted, most = self._approach(live), max_records
-        if wanted is not live:
-            most = 1
-        try:
-            taken = Taken(await super()._fetch_records(consumer, wanted, timeout, most))
-        except UnicodeDecodeError as error:
-            self._pass_over(consumer, error)
-            taken = Taken()
+        taken = Taken(await super()._fetch_records(consumer, live, timeout, max_records))
         self._pace.heard(time.monotonic(), bool(taken))
         self._pace.apply(consumer._fetcher)
         for partition in [tp for tp in taken if self.seeks[tp] != before[tp]]:  # no await since they were taken
@@ -166,34 +156,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         taken.seeks = before
         return taken
 
-    def _approach(self, live: Any) -> Any:
-        """Of which partitions to take: of all, or of the one with a record that cannot be read."""
-        if self._unreadable is None or (live is not None and self._unreadable not in live):
-            return live
-        return {self._unreadable}
-
-    def _pass_over(self, consumer: Any, error: UnicodeDecodeError) -> None:
-        """A header whose name is no UTF-8, which Kafka takes and aiokafka cannot read, ends nobody.
-
-        What was taken with it at the first attempt is lost, and comes again as a gap does. Then the records of its partition
-        are taken one by one, so that it is met as the first of them and passed over. What its producer sent behind it in the
-        same batch goes with it, since a batch is read from its begin.
-        """
-        for partition, result in consumer._fetcher._records.items():
-            records = getattr(result, "_partition_records", None)
-            if records is None or records._records_iterator.gi_frame is not None:
-                continue
-            if self._unreadable != partition:
-                self._unreadable = partition
-                return
-            offset, self._unreadable = records.next_fetch_offset, None
-            log.error(
-                "record_passed_over", partition=str(partition), offset=offset, why=f"header name in its batch: {error}"
-            )
-            consumer.seek(partition, offset + 1)
-            return
-        raise error  # not of a header
-
     def _sought(self, partitions: Iterable[Any]) -> None:
         for partition in list(partitions):
             self.seeks[partition] += 1
@@ -201,6 +163,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def on_start(self) -> None:
         await super().on_start()
+        read_any_header_name(self._consumer._fetcher)
         self._listen_for_heartbeats(self._consumer._coordinator)
 
     def _listen_for_heartbeats(self, coordinator: Any) -> None:
@@ -237,7 +200,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._hooks.heartbeat_at = time.monotonic()
         self._sought(assigned)
         self._settled = True
-        self._unreadable = None
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_partitions_revoked(self, revoked: Any) -> None:

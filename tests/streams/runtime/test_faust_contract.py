@@ -18,9 +18,11 @@ import pytest
 import rocksdict
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer.fetcher import Fetcher as KafkaFetcher
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import _MemoryRecordsPy
 from faust.stores.rocksdb import Store
 from faust.streams import Stream
 from faust.tables.base import Collection
@@ -83,11 +85,15 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (Fetcher, "_fetcher", ["_drain_messages(self)"]),
         (KafkaFetcher, "_get_actions_per_node", ["self._fetch_max_wait_ms", "self._fetch_min_bytes"]),
         (KafkaFetcher, "fetched_records", ["if partitions and tp not in partitions:", "return drained"]),
-        (KafkaFetcher, "fetched_records", ["res_or_error.getall(max_records)", "for tp in list(self._records.keys())"]),
-        (FetchResult, "getall", ["for msg in self._partition_records:", "len(ret_list) >= max_records"]),
-        (FetchResult, "check_assignment", ["position != self._partition_records.next_fetch_offset"]),
-        (PartitionRecords, "_unpack_records", ["self.next_fetch_offset = record.offset + 1", "yield consumer_record"]),
-        (PartitionRecords, "__init__", ["self._records_iterator = self._unpack_records()"]),
+        (KafkaFetcher, "_fetch_requests_routine", ["self._proc_fetch_request(assignment, node_id, request)"]),
+        (KafkaFetcher, "_proc_fetch_request", ["records = MemoryRecords(part_data[-1])", " = PartitionRecords("]),
+        (PartitionRecords, "__init__", ["self._records = records", "self._records_iterator = self._unpack_records()"]),
+        (PartitionRecords, "_unpack_records", ["records = self._records", "tp = self._tp", "records.next_batch()"]),
+        (PartitionRecords, "_unpack_records", ["record.offset < self.next_fetch_offset", "yield consumer_record"]),
+        (PartitionRecords, "_unpack_records", ["for record in next_batch:", " = next_batch.next_offset"]),
+        (_MemoryRecordsPy, "next_batch", ["next_slice = self._next_slice", "self._cache_next()", "magic >= 2"]),
+        (_DefaultRecordBatchPy, "_read_msg", ["buffer = self._buffer", 'h_key_len].decode("utf-8")']),
+        (_DefaultRecordBatchPy, "__next__", ["self._read_msg()", "except (ValueError, IndexError) as err", "from err"]),
         (KafkaFetcher, "seek_to", ["self._subscriptions.seek(tp, offset)", "del self._records[tp]"]),
         (MethodQueue, "__init__", ["num_workers: int = 2"]),
         (MethodQueue, "_process_enqueued", ["if not promise.cancelled()", "maybe_set_result, promise, result"]),
@@ -172,6 +178,12 @@ def test_attributes_of_instances() -> None:
     asyncio.run(look())
 
 
+def test_a_method_can_be_given_other_names() -> None:
+    method = KafkaFetcher._proc_fetch_request
+    assert method.__closure__ is method.__defaults__ is None
+    assert {"MemoryRecords", "PartitionRecords"} <= method.__globals__.keys()
+
+
 def test_names_of_stores_and_batches() -> None:
     assert Store.offset_key == b"__faust\0offset__"
     batch = rocksdict.WriteBatch(raw_mode=True)
@@ -189,7 +201,7 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
     back: list[Any] = []
     live: set[Any] = set()
     thread = object.__new__(ConsumerThread)
-    thread.seeks, thread.last, thread.given_back, thread._unreadable = Counter(), {}, 0, None
+    thread.seeks, thread.last, thread.given_back = Counter(), {}, 0
     thread._pace = Pace(SimpleNamespace(gather_bytes=1, gather_ms=1, fetch_max_wait_ms=1))  # type: ignore[arg-type]
 
     async def fetch(self: Any, consumer: Any, active: Any, timeout: Any = None, max_records: Any = None) -> Any:
