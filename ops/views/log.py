@@ -19,6 +19,7 @@ from ops.closing import closed
 from ops.topics import admin
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.settings import Settings
+from streams.runtime.fetched import read_any_header_name
 
 _POLL_MS = 200
 _MAX_RECORDS = 2000
@@ -171,6 +172,7 @@ async def open_log(settings: Settings) -> AsyncIterator[LogReader]:
             try:
                 async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
                     await consumer.start()
+                    read_any_header_name(consumer._fetcher)
             except (KafkaError, OSError, TimeoutError) as error:
                 raise BrokerUnavailable.at(settings.kafka.bootstrap_servers) from error
             yield LogReader(consumer, client, settings)

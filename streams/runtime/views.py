@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import BrokerUnavailable
 from streams.runtime.compacted import Compacted
+from streams.runtime.fetched import read_any_header_name
 
 POLL_MS = 500
 
@@ -27,6 +28,7 @@ class CompactedViews(Compacted):
         try:
             async with asyncio.timeout(timeout_s):
                 await consumer.start()
+                read_any_header_name(consumer._fetcher)
                 partitions = await self._assign(consumer)
                 ends = await consumer.end_offsets(partitions) if partitions else {}
                 for partition in partitions:

@@ -11,6 +11,7 @@ from ops.views.log import LogReader, open_log
 from ops.views.topics import after, all_records, last_records, list_topics
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.settings import Kafka, Settings
+from tests.streams.runtime.spoilt import READABLE, send
 from topology import troupe
 
 pytestmark = pytest.mark.kafka
@@ -50,6 +51,18 @@ async def test_it_reads_to_the_ends_and_the_last_few_in_time_order(installed: Se
         assert [record.value.decode() for record in last] == ["b1", "a2", "a3"]
         assert await last_records(log, partitions, 0) == []
         assert len(await last_records(log, partitions, 100)) == 6
+
+
+async def test_a_header_name_that_is_no_text_hides_no_record(installed: Settings) -> None:
+    name = installed.kafka.topic_prefix + "tasks.events"
+    await send(
+        installed.kafka.bootstrap_servers, name, [("k", each.encode(), each == "a1") for each in ("a0", "a1", "a2")]
+    )
+    async with open_log(installed) as log:
+        records = await last_records(log, await log.partitions(name), 3)
+        assert [(record.value, record.headers) for record in records] == [
+            (b"a0", ()), (b"a1", ((READABLE, b"x"),)), (b"a2", ()),
+        ]  # fmt: skip
 
 
 async def test_markers_of_transactions_are_not_waited_for(installed: Settings) -> None:

@@ -13,39 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED
 from aiokafka.errors import CorruptRecordException
-from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from schemas.partitioning import home
-from schemas.topics import TASK_REQUESTS
+from schemas.topics import AGENT_REGISTRY, TASK_REQUESTS
 from streams.runtime.fetched import _Kept, _Records
 from tests.contract.kafka_stage import KafkaStage
 from tests.contract.processor_stage import as_json
+from tests.streams.runtime.spoilt import CODECS, GZIP, PLAIN, READABLE, Builder, Spoilt, send
 
-CODECS = PLAIN, GZIP = range(2)
 ABORT, COMMIT = b"\0\0\0\0", b"\0\0\0\1"
-READABLE = "\\xff\\xfe-é"
-
-
-class Spoilt(str):
-    """A header's name that lies in the log as other bytes than those of a text."""
-
-    def encode(self, *_: Any) -> bytes:
-        return b"\xff\xfe-" + "é".encode()
-
-
-class Builder(_DefaultRecordBatchBuilderPy):  # type: ignore[misc]
-    """Of a batch; the compiled one takes no such name, and neither makes markers."""
-
-    def __init__(self, codec: int, size: int = 1 << 20, *, transactional: bool = False, producer: int = -1) -> None:
-        super().__init__(2, codec, transactional, producer, 0, 0, size)
-        self.marker = False
-
-    def _get_attributes(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._get_attributes(*args, **kwargs) | self.CONTROL_MASK * self.marker
 
 
 def batch(base: int, names: Sequence[str], codec: int = PLAIN, producer: int = -1, marker: bytes = b"") -> bytes:
@@ -109,23 +88,15 @@ def test_it_is_so_without_the_compiled_parser() -> None:
     assert done.returncode == 0, done.stdout.decode()
 
 
-async def put(broker: str, topic: str, tasks: Sequence[str], codec: int) -> None:
-    """One batch for partition 0, with a spoilt header for each task that is called bad; `worthless` has no value."""
-    producer = AIOKafkaProducer(bootstrap_servers=broker)
-    await producer.start()
-    made = BatchBuilder(1 << 20, codec)
-    made._builder = Builder(codec)
-    for task in tasks:
-        headers = [(Spoilt("?"), b"x")] if "bad" in task else []
-        value = b"no request" if "worthless" in task else as_json(task, hold=True)
-        made.append(key=task.encode(), value=value, timestamp=None, headers=headers)
-    await (await producer.send_batch(made, topic, partition=0))
-    await producer.stop()
+def request(task: str) -> tuple[str, bytes, bool]:
+    """A record for a task, with a spoilt header if it is called bad; `worthless` has no value."""
+    return task, b"no request" if "worthless" in task else as_json(task, hold=True), "bad" in task
 
 
 @pytest.mark.kafka
 def test_every_record_gets_its_outcome(broker: str, tmp_path: Path) -> None:
-    """Plain and compressed, before and after a restart; one that is worth a dead letter has its header there."""
+    """Plain and compressed, before and after a restart; one that is worth a dead letter has its header there. A topic that
+    is read whole may hold such a record too."""
     stage = KafkaStage(broker, tmp_path)
     try:
         topic, bootstrap = stage.name(TASK_REQUESTS), stage.settings.kafka.bootstrap_servers
@@ -135,11 +106,13 @@ def test_every_record_gets_its_outcome(broker: str, tmp_path: Path) -> None:
                 [task for task in tasks if home(task, 2) == 0][:count] for tasks, count in ((good, 4), (bad, 2))
             )
             for tasks in ([a], [b, x, c], [f"worthless-bad-{round_}"], [y, d]):
-                asyncio.run(put(bootstrap, topic, tasks, codec))
+                asyncio.run(send(bootstrap, topic, [request(task) for task in tasks], codec))
             stage.until(lambda: all(stage.kinds(task) == ["accepted"] for task in (a, b, c, d, x, y)))  # noqa: B023
             letters = stage.until(lambda: len(found := stage.letters()) > round_ and found)  # noqa: B023
             assert [pair.key for pair in letters[-1].headers] == [READABLE]
             if round_ == 0:
+                asyncio.run(send(bootstrap, stage.name(AGENT_REGISTRY), [("k", b"no record", True)]))
+                stage.until(lambda: '"event": "view_record_unreadable"' in stage._role.log())
                 stage.crash(keeps_store=True)
         assert stage._role.exits == {-signal.SIGKILL: 1}, "when it was killed, and at no other time"
         assert stage._role.log().count('"event": "header_name_not_utf8"') >= 3
