@@ -33,6 +33,9 @@ TURN_SECONDS = 0.005
 """Longest time that handlers which never suspend keep the loop from group heartbeats and acknowledgements."""
 
 
+MICROS = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the runner needs of the settings; seconds. `max_starts`: an assignment is failed at this start."""
@@ -40,6 +43,7 @@ class Limits:
     report_after_seconds: float
     progress_interval_seconds: float
     stuck_seconds: float
+    overdue_seconds: float
     max_starts: int
     data_dir: Path
     sources_root: Path
@@ -51,6 +55,7 @@ class Limits:
             report_after_seconds=settings.actors.report_after_seconds,
             progress_interval_seconds=settings.actors.progress_interval_seconds,
             stuck_seconds=settings.actors.stuck_seconds,
+            overdue_seconds=settings.actors.overdue_seconds,
             max_starts=settings.actors.max_starts,
             data_dir=settings.data_dir,
             sources_root=settings.sources,
@@ -101,6 +106,7 @@ class Runner:
         self._wave: deque[Work] = deque()  # journalled, about to start
         self._lanes: dict[asyncio.Task[None], Work | None] = {}  # with what they work on
         self._deaf: dict[Work, str] = {}  # cancelled long ago and still running, with their agents
+        self._ends: dict[Work, int] = {}  # of those that take long: when they are ended unasked, microseconds
         self._opening = False  # a lane is about to take its first step
         self._current: Work | None = None  # the handler that is being stepped right now
         self._closed = self._abandoned = False
@@ -227,8 +233,27 @@ class Runner:
         """The lane gave the loop back: it ended, or its handler suspended and the next lane is due."""
         work, self._current = self._current, None
         if work is not None and work.stage is Stage.RUNNING:  # a cancelled one has a timer of its own
-            work.timer = self._loop.call_later(self._limits.report_after_seconds, self._reporter.started, work)
+            work.timer = self._loop.call_later(self._limits.report_after_seconds, self._started, work)
         self._pump()
+
+    def _started(self, work: Work) -> None:
+        """Say so, and see to the end of it: a withdrawal comes once, and a start that was delivered again may come after."""
+        self._reporter.started(work)
+        now = self._clock()
+        at = self._ends[work] = max(now, work.task.deadline_at) + int(self._limits.overdue_seconds * MICROS)
+        work.timer = self._loop.call_later((at - now) / MICROS, self._overdue, work)
+
+    @property
+    def next_end(self) -> int | None:
+        """When the first of the handlers that take long is ended unasked, microseconds."""
+        return min(self._ends.values(), default=None)
+
+    def _overdue(self, work: Work) -> None:
+        if work.stage is Stage.RUNNING:
+            told = {"agent": work.mailbox.agent_id, "task": work.task.task_id, "attempt": work.task.attempt}
+            self._log.warning("handler_overdue", **told, meaning="nobody waits for its result any more; it is ended")
+            work.stage = Stage.DROPPED
+            self.cancel(work)
 
     async def _perform(self, work: Work) -> None:
         """Run one handler and report. Whatever the handler raises is a failed attempt, never an end of the host."""
@@ -280,6 +305,8 @@ class Runner:
             work.pacer.cancel()
         if self._deaf:
             self._deaf.pop(work, None)
+        if self._ends:
+            self._ends.pop(work, None)
         if not work.mailbox.finish(work):
             self._journal.end((work,))
         self._waiting[work.mailbox.agent_id] = work.mailbox

@@ -98,6 +98,11 @@ class MemoryHost:
         """Those of them that run in threads."""
         return self._runner.in_threads
 
+    @property
+    def next_end(self) -> int | None:
+        """When a handler that takes long is ended unasked, microseconds."""
+        return self._runner.next_end
+
     def hosts(self, agent_id: str) -> bool:
         """Whether this agent is one of ours."""
         return agent_id in self._actors

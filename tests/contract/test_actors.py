@@ -80,6 +80,20 @@ async def test_nothing_starts_past_its_deadline(open_stage: Open) -> None:
         assert outcomes(reports) == {"early": "completed"}
 
 
+async def test_a_handler_that_nobody_withdrew_is_ended_after_its_deadline(open_stage: Open) -> None:
+    diary = Diary()
+    settings = {"actors__report_after_seconds": 0.05, "actors__overdue_seconds": 0.2}
+    async with open_stage(**settings) as stage, stage.host(Actor("slow", diary.wait, max_in_flight=1)):
+        await stage.assign("slow", "a", deadline=stage.now() + 1_000_000)
+        await stage.assign("slow", "b")
+        await diary.until("b/1")
+        diary.gates["b/1"].set()
+        reports = await stage.reports(lambda seen: "b" in outcomes(seen))
+        await stage.committed_to("slow", 2)
+        assert (diary.begun, diary.cancelled) == (["a/1", "b/1"], ["a/1"])
+        assert outcomes(reports) == {"b": "completed"}
+
+
 async def test_what_was_cancelled_before_it_began_never_starts(open_stage: Open) -> None:
     diary = Diary()
     async with open_stage() as stage, stage.host(Actor("slow", diary.wait, max_in_flight=1)):
