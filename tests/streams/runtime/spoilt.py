@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-CODECS = PLAIN, GZIP = range(2)
+CODECS = PLAIN, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 READABLE = "\\xff\\xfe-é"
 """What the name of a spoilt header is read as."""
 
