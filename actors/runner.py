@@ -125,6 +125,7 @@ class Runner:
         """End a handler whose assignment was withdrawn. A thread cannot be ended: its result is dropped instead."""
         if work.timer is not None:
             work.timer.cancel()
+        self._ends.pop(work, None)
         if work.handle is not None:
             work.handle.cancel()
         work.timer = self._loop.call_later(self._limits.stuck_seconds, self._still_running, work)
@@ -251,7 +252,7 @@ class Runner:
     def _overdue(self, work: Work) -> None:
         if work.stage is Stage.RUNNING:
             told = {"agent": work.mailbox.agent_id, "task": work.task.task_id, "attempt": work.task.attempt}
-            self._log.warning("handler_overdue", **told, meaning="nobody waits for its result any more; it is ended")
+            self._log.warning("handler_overdue", **told, meaning="its deadline is long over; it is ended, and tells nothing")
             work.stage = Stage.DROPPED
             self.cancel(work)
 

@@ -42,8 +42,8 @@ def canonical_object(text: str, where: str) -> bytes:
         value = orjson.loads(text)
         if type(value) is dict and _is_plain(value):
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except ValueError:
-        pass  # it is more strict than the standard library in places, and numbers beyond 64 bits lose digits
+    except (ValueError, TypeError, RecursionError):
+        pass  # it is more strict than the standard library in places, and writes 254 levels only
     value = load_json(text, where)
     if not isinstance(value, dict):
         raise InvalidInput(f"{where}: must be a JSON object")

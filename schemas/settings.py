@@ -117,7 +117,7 @@ class Actors(Group):
     remembered: int = Field(20_000, ge=0, description="assignments remembered after their end, against repeats")
     held_seconds: float = Field(1.0, gt=0, description="s that a handler may hold the host's loop until that is logged")
     stuck_seconds: float = Field(30.0, gt=0, description="s that a cancelled handler may go on and keep its slot")
-    overdue_seconds: float = Field(5.0, ge=0, description="s past its deadline until a handler is ended unasked")
+    overdue_seconds: float = Field(30.0, ge=0, description="s past its deadline until a handler is ended unasked")
     frozen_seconds: float = Field(30.0, gt=0, description="s without a turn of the interpreter until a role ends itself")
     memory_limit_mb: int | None = Field(None, ge=64, description="MiB of data a host may allocate; unset: the system's")
 
@@ -144,7 +144,7 @@ class Coordinator(Group):
     stop_seconds: float = Field(15.0, gt=0, description="s for a clean stop")
     ready_seconds: float = Field(60.0, gt=0, description="s until recovered and ready")
     switch_interval_seconds: float = Field(0.0005, gt=0, description="s; interpreter thread switch interval")
-    expire_per_flush: int = Field(200, ge=1, description="finished rows that may leave with one flush")
+    expire_per_flush: int = Field(200, ge=1, le=500, description="finished rows that may leave with one flush")
 
 
 class Monitoring(Group):

@@ -37,6 +37,9 @@ from streams.runtime.wire import ORIGIN, Encoded, Unreadable, Wire
 NOTES_PER_FLUSH = 200
 """Notes of one partition, so that the header row stays small."""
 
+COPY_SECONDS = 120
+"""A record that was sent home this long before all copies are known read has come: no produce may take so long."""
+
 Settled = tuple[Taken, Answer | None]
 
 Lookup = Callable[[int, str], tuple[bytes, int] | None]
@@ -60,6 +63,7 @@ class Owner:
         """`repartition` names the processor's topic of copies; `finished` finds the value of a finished row."""
         self.processor = processor
         self._copies = repartition
+        self._sent_home: dict[int, int] = {}  # by second: the earliest append time of what was sent home in it
         self.reads = (*(topic.name for topic in processor.inputs), repartition, wakes_topic(processor.name).name)
         self.wire = wire
         self.partitions: dict[int, Partition] = {}
@@ -121,10 +125,14 @@ class Owner:
     def read_until(self) -> int:
         """The time up to which every input is read here, microseconds.
 
-        What lies unread may be the repeat of any task that was known when it was appended, and need not lie at home. What
-        other coordinators have not read yet is not known here.
+        What lies unread may be the repeat of any task that was known when it was appended, and need not lie at home; nor
+        is one read that was sent home and has not come. What other coordinators have not read yet is not known here.
         """
-        return min(partition.read_until(self.reads) for partition in self.partitions.values())
+        until = min(each.read_until(self.reads) for each in self.partitions.values())
+        home_until = min(each.read_at.get(self._copies, 0) for each in self.partitions.values())
+        for second in [each for each in self._sent_home if (each + COPY_SECONDS) * 1_000_000 <= home_until]:
+            del self._sent_home[second]
+        return min([until, *self._sent_home.values()])
 
     # --- records, one by one
 
@@ -284,7 +292,7 @@ class Owner:
         return settled, []
 
     def _undo(self, flush: Flush, taken: Taken) -> None:
-        """The indexes as they were before a record was taken."""
+        """The indexes as they were before a record was taken; only the turns of a pool's agents have moved on."""
         partition, event, before, after = taken.partition, taken.event, taken.before, taken.after
         if event is None or after is None:
             return
@@ -323,6 +331,9 @@ class Owner:
         flush.covered.append(delivery.handle)
         partition.seen[name] = offset
         partition.read_at[name] = delivery.now
+        if taken.arrival.home != partition.number and taken.arrival.source is not None:
+            second = self._clock() // 1_000_000
+            self._sent_home[second] = min(taken.arrival.source.now, self._sent_home.get(second, 1 << 62))
         return True
 
     def _put(self, flush: Flush, partition: Partition, event: Event, answer: Answer) -> bool:
@@ -378,11 +389,10 @@ class Owner:
     def drop(self, part: Part, partition: Partition, leaving: Iterable[tuple[bytes, bytes]]) -> None:
         """Let finished rows leave with this flush, each with its tombstone; not those that the flush writes."""
         for index_key, key in leaving:
-            if key.decode() in part.rows:
-                continue
-            part.add(ChangelogRecord(key, None))
-            part.drops.append((index_key, key))
-            partition.finished = max(0, partition.finished - 1)
+            if key.decode() not in part.rows and key.decode() not in partition.open:
+                part.add(ChangelogRecord(key, None))
+                part.drops.append((index_key, key))
+                partition.finished = max(0, partition.finished - 1)
 
     def header(self, partition: Partition, part: Part, seq: int) -> ChangelogHeader:
         """The header row of this flush for a partition."""

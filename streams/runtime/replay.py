@@ -96,9 +96,11 @@ def claims(partition: Partition, replay: Replay, stored: Stored, batch_bytes: in
 
 def let_leave(owner: Owner, flush: Flush, leaving: Callable[[int], Leaving], keep_rows: int, limit: int) -> None:
     """Finished rows whose time has come go with a flush that writes rows of their partition, at most `limit` of each."""
+    read_until = -1
     for number, part in flush.parts.items():
         partition = owner.partitions[number]
         if part.records and partition.finished:
+            read_until = owner.read_until() if read_until < 0 else read_until
             over = partition.finished > keep_rows
-            until = FOR_EVER if over else owner.read_until()
+            until = FOR_EVER if over else read_until
             owner.drop(part, partition, leaving(number)(until, limit))

@@ -26,7 +26,7 @@ ONCE = 1000
 MICROS = 1_000_000
 
 LOOK = 10 * MICROS
-"""How often a partition that keeps finished rows is looked at; they leave so much later than they could."""
+"""How often all partitions are looked at while finished rows are kept; they leave so much later than they could."""
 
 
 class Clock:
@@ -78,11 +78,13 @@ class Wakes:
         self._again = again_seconds
 
     def ripe(self, now: int) -> list[Partition]:
-        """Partitions with a timer that the clock has passed, or with rows that may leave once all inputs are known read."""
+        """Partitions with a timer that the clock has passed; now and then all, if rows wait for every input to be read."""
+        partitions = self._owner.partitions.values()
+        keeps = any(each.finished for each in partitions)
         return [
             each
-            for each in self._owner.partitions.values()
-            if (each.timers and each.timers[0][0] <= now) or (each.finished and each.looked + LOOK <= now)
+            for each in partitions
+            if (each.timers and each.timers[0][0] <= now) or (keeps and each.looked + LOOK <= now)
         ]
 
     def ready(self, now: int) -> list[Wake]:

@@ -10,7 +10,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.canonical import canonical, digest, load_json
+from schemas.canonical import canonical, canonical_object, digest, is_object, load_json
 from schemas.errors import InvalidInput
 
 VALUES = st.recursive(
@@ -55,3 +55,21 @@ def test_the_digest_is_sha256() -> None:
 def test_a_number_beyond_all_doubles_has_no_form() -> None:
     with pytest.raises(InvalidInput):
         canonical({"a": 123456789012345678901, "b": float("inf")})
+
+
+@given(VALUES)
+def test_of_a_text_it_is_the_same(value: Any) -> None:
+    assert canonical_object(json.dumps({"a": value}), "payload") == canonical({"a": value}).encode()
+    assert is_object(json.dumps({"a": value})) and not is_object(json.dumps([value]))
+
+
+@pytest.mark.parametrize("depth", [253, 254, 255, 300])
+def test_a_deep_text_has_a_form(depth: int) -> None:
+    text = '{"a":' * depth + "1" + "}" * depth
+    assert canonical_object(text, "payload") == text.encode()
+
+
+@pytest.mark.parametrize("depth", [900, 5_000, 100_000])
+def test_a_text_without_bottom_is_refused_by_name(depth: int) -> None:
+    with pytest.raises(InvalidInput, match="payload"):
+        canonical_object('{"a":' * depth + "1" + "}" * depth, "payload")

@@ -68,7 +68,7 @@ async def play(actions: list[Action]) -> None:
             assert [event.to_state in TERMINAL for event in moves].count(True) == 1
             lost = [event.kind for event in moves].count(TaskEventKind.REQUEUED)  # uses no retry
             assert found.attempts <= 4 + lost
-        await troupe.advance(36)  # a start that was delivered again after its end runs to its deadline, and 5 s more
+        await troupe.advance(61)  # a start that was delivered again after its end runs to its deadline, and 30 s more
         assert troupe.running == 0
         assert outcomes(troupe) == dict.fromkeys(tasks, 1)
 
