@@ -151,7 +151,7 @@ async def test_a_port_lost_between_choice_and_use_is_chosen_anew(
 
         monkeypatch.setattr(kafka, "_launch", robbed)
         started = await kafka.start()
-    assert rounds == 2
+    assert rounds >= 2  # another program may take the next one too
     assert started.port != stolen
 
 
