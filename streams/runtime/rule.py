@@ -97,13 +97,13 @@ class Rule:
             None if isinstance(decided, Note) else filled(Written, (decided.row, encode(decided.row), expires))
             for decided, expires, _ in asked
         ]
-        encoded = self._all_encoded(made, asked)
+        encoded = self._all_encoded(made, [event for _, _, event in asked])
         return [
             filled(Answer, (row, decided if isinstance(decided, Note) else None, outputs))
             for (decided, _, _), row, outputs in zip(asked, written, encoded, strict=True)
         ]
 
-    def _all_encoded(self, made: list[list[Output | EnsureTopic]], asked: Sequence[Asked]) -> list[Outputs]:
+    def _all_encoded(self, made: list[list[Output | EnsureTopic]], events: Sequence[Event]) -> list[Outputs]:
         """All first outputs, then all second ones: neighbours are of one topic and so of one schema."""
         encode = self._wire.encode
         found: list[Outputs] = [[] for _ in made]
@@ -111,7 +111,7 @@ class Rule:
         column = 0
         while todo:
             for place, outputs in todo:
-                output, event = outputs[column], asked[place][2]
+                output, event = outputs[column], events[place]
                 found[place].append(
                     output if isinstance(output, EnsureTopic) else encode(output, event.key, event.partition)
                 )
@@ -160,8 +160,4 @@ class Rule:
         return of_record(event, event.raw_key, error, LETTER_NUMBER[note.kind], step)
 
     def _encoded(self, outputs: Iterable[Output | EnsureTopic], event: Event) -> Outputs:
-        encode = self._wire.encode
-        return [
-            output if isinstance(output, EnsureTopic) else encode(output, event.key, event.partition)
-            for output in outputs
-        ]
+        return self._all_encoded([list(outputs)], [event])[0]

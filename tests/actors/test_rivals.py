@@ -63,9 +63,11 @@ async def test_of_two_that_came_together_the_second_name_gives_way_at_once(broke
         assert time.monotonic() - began < SESSION
 
 
-async def test_and_the_first_name_goes_on_when_it_has(broker: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "joined"), [("a", True), ("z", False)], ids=["first name", "not joined"])
+async def test_who_need_not_give_way_waits_and_goes_on(broker: str, tmp_path: Path, name: str, joined: bool) -> None:
+    """Whose name sorts first does; and who has not joined yet, whatever its name."""
     async with opened(broker, tmp_path) as stage, member(stage, "m") as other:
-        looking = asyncio.create_task(look(stage, "a", joined=True))
+        looking = asyncio.create_task(look(stage, name, joined=joined))
         await asyncio.sleep(1)
         assert not looking.done()
         await other.stop()
@@ -77,16 +79,6 @@ async def test_one_that_was_there_all_along_is_not_driven_out_by_a_name(broker: 
     async with opened(broker, tmp_path) as stage, member(stage, "m"):
         with pytest.raises(OperatorError, match="hosted already"):
             await look(stage, "a", joined=True)
-
-
-async def test_who_has_not_joined_waits_whatever_its_name(broker: str, tmp_path: Path) -> None:
-    async with opened(broker, tmp_path) as stage, member(stage, "m") as other:
-        looking = asyncio.create_task(look(stage, "z", joined=False))
-        await asyncio.sleep(1)
-        assert not looking.done()
-        await other.stop()
-        async with asyncio.timeout(SESSION):
-            await looking
 
 
 async def test_of_two_hosts_that_start_together_one_works_and_only_one(broker: str, tmp_path: Path) -> None:

@@ -13,11 +13,6 @@ K, L, M = keys_at(0, 3, home)
 START = {topic.name: 0 for topic in SPEC.reads}
 
 
-@pytest.fixture
-def stand(tmp_path: Path) -> Stand:
-    return Stand(tmp_path)
-
-
 async def _two_topics(stand: Stand) -> None:
     """A past with a tail in both inputs: asked up to 1, more up to 0."""
     stand.own()

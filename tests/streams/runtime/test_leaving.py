@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from schemas.partitioning import home
@@ -14,11 +12,6 @@ from tests.streams.runtime.tally import SPEC, Stand, Wish, keys_at
 K, L, M = keys_at(0, 3, home)
 (OTHERS,) = keys_at(1, 1, home)
 START = {topic.name: 0 for topic in SPEC.reads}
-
-
-@pytest.fixture
-def stand(tmp_path: Path) -> Stand:
-    return Stand(tmp_path)
 
 
 async def test_a_finished_row_leaves_with_its_tombstone_when_its_time_is_over(stand: Stand) -> None:

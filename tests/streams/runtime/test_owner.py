@@ -14,13 +14,7 @@ from streams.runtime.wire import ORIGIN
 from tests.streams.runtime.tally import ASKED, MORE, PARTITIONS, SPEC, Stand, Wish, keys_at
 
 K, L, M = keys_at(0, 3, home)
-(OTHERS,) = keys_at(1, 1, home)
 START = {topic.name: 0 for topic in SPEC.reads}
-
-
-@pytest.fixture
-def stand(tmp_path: Path) -> Stand:
-    return Stand(tmp_path)
 
 
 async def test_a_change_is_a_row_a_header_and_an_output(stand: Stand) -> None:

@@ -29,11 +29,6 @@ from streams.runtime.store import (
 from tests.streams.runtime.tally import Stand, Sum
 
 
-@pytest.fixture
-def stand(tmp_path: Path) -> Stand:
-    return Stand(tmp_path)
-
-
 def batch(stand: Stand, base: int, rows: dict[str, Sum | None], asked: int, finished: int | None = None) -> None:
     """One batch at the end of the changelog whose writer expected it at `base`."""
     headers = () if finished is None else ((FINISHED_HEADER, expiry_bytes(finished)),)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from schemas.partitioning import home
 from streams.runtime.partition import Partition
 from streams.runtime.wakes import ONCE, Clock, Wakes, partition_time, wake_records
@@ -14,11 +10,6 @@ from tests.streams.runtime.tally import SPEC, Stand, Wish, keys_at
 K, L = keys_at(0, 2, home)
 NAMES = tuple(topic.name for topic in SPEC.reads)
 TOPICS = ("asked", "more")
-
-
-@pytest.fixture
-def stand(tmp_path: Path) -> Stand:
-    return Stand(tmp_path)
 
 
 def ends(**given: int) -> dict[tuple[str, int], int]:
