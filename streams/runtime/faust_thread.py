@@ -51,7 +51,7 @@ class Hooks:
     decode_header: Callable[[bytes], ChangelogHeader]
     store_broken: Callable[[str], NoReturn]
     gather_bytes: int = 65_536
-    gather_ms: int = 2
+    gather_ms: int = 4
     fetch_max_wait_ms: int = 500
     max_partition_fetch_bytes: int = 8 * 1024 * 1024
     max_request_bytes: int = 8 * 1024 * 1024
@@ -87,22 +87,22 @@ class Pace:
     """How long the broker holds a fetch, by how the records come.
 
     At a few hundred records a second each would be a fetch of its own, and a fetch costs more than a record: so while they
-    flow it waits a moment for company. A record that comes alone is not held, and an idle process asks twice a second.
+    flow it waits a moment for company. They flow when at least one more is to be expected within that moment. A record that
+    comes alone is not held, and an idle process asks twice a second.
     """
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._least_gap = 2 * hooks.gather_ms / 1000
         self._gap = 1.0
         self._at = 0.0
         self.flowing = False
 
-    def heard(self, now: float, some: bool) -> None:
-        """A fetch ended, with records or without; seconds of a steady clock."""
-        if some:
-            self._gap = 0.8 * self._gap + 0.2 * min(1.0, now - self._at)
+    def heard(self, now: float, count: int) -> None:
+        """A fetch ended with so many records; seconds of a steady clock."""
+        if count:
+            self._gap = 0.8 * self._gap + 0.2 * min(1.0, now - self._at) / count
             self._at = now
-        self.flowing = some and self._gap < self._least_gap
+        self.flowing = count > 0 and self._gap < self._hooks.gather_ms / 1000
 
     def apply(self, fetcher: Any) -> None:
         """The next fetches are asked for in this way."""
@@ -145,7 +145,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         if self._pace.flowing:
             timeout = _STILL_SECONDS  # so that the pace is looked at soon
         taken = Taken(await super()._fetch_records(consumer, live, timeout, max_records))
-        self._pace.heard(time.monotonic(), bool(taken))
+        self._pace.heard(time.monotonic(), sum(map(len, taken.values())))
         self._pace.apply(consumer._fetcher)
         for partition in [tp for tp in taken if self.seeks[tp] != before[tp]]:  # no await since they were taken
             first = taken.pop(partition)[0].offset
