@@ -216,12 +216,12 @@ class TaskResult(Envelope):
 
 
 class Candidate(Record):
-    """One agent as the router saw it; `excluded_by` is the first reason against it. What is not known is left out."""
+    """One agent as the router saw it; `excluded_by` is the first reason against it."""
 
     agent_id: str
-    eligible: bool
+    eligible: bool = True
     excluded_by: str | None = None
-    state: str
+    state: str = "up"
     breaker: str = "closed"
     in_flight: int
     max_in_flight: int
@@ -249,7 +249,7 @@ class DecidedBy(Record):
 
 
 class RoutingDecision(Record):
-    """An explained choice; carried as JSON text in rows and events.
+    """An explained choice; carried as JSON text in rows and events, without fields at their default.
 
     With more than 50 candidates the excluded ones are counted in `excluded_counts` and the first 50 are listed.
     """

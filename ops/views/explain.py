@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ops.views.tasks import NOTES, TaskStatus, error_document, instant, plain
-from schemas.tasks import IN_FLIGHT, TaskEvent, TaskEventKind, TaskState
+from ops.views.tasks import NOTES, TaskStatus, decision_document, error_document, instant, plain
+from schemas.tasks import IN_FLIGHT, RoutingDecision, TaskEvent, TaskEventKind, TaskState
 
 SECOND = 1_000_000
 
@@ -133,7 +133,7 @@ def excluded_line(decision: Mapping[str, Any]) -> str | None:
 
 
 def _step(event: TaskEvent, wish: str) -> Step:
-    decision = plain(event.decision)
+    decision = RoutingDecision.model_validate_json(event.decision).model_dump(mode="json") if event.decision else None
     return Step(
         at=instant(event.decided_at),
         kind=str(event.kind),
@@ -160,7 +160,7 @@ def _text(event: TaskEvent, decision: Mapping[str, Any] | None) -> str:
 
 def _asked(found: TaskStatus) -> str:
     for event in found.history:
-        decision = plain(event.decision)
+        decision = decision_document(event)
         asked = decision.get("input") if isinstance(decision, dict) else None
         if not isinstance(asked, dict):
             continue

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from schemas.base import Json, Micros, Record
-from schemas.tasks import TERMINAL, TaskError, TaskEvent, TaskEventKind, TaskResult, TaskState
+from schemas.tasks import TERMINAL, RoutingDecision, TaskError, TaskEvent, TaskEventKind, TaskResult, TaskState
 
 NOTES = frozenset(
     {
@@ -168,6 +170,16 @@ def plain(text: Json | None) -> Any:
         return text
 
 
+def decision_document(event: TaskEvent) -> Any:
+    """The JSON form of an event's decision, with the fields that its text leaves out as they are at their default."""
+    if event.decision is None:
+        return None
+    try:
+        return RoutingDecision.model_validate_json(event.decision).model_dump(mode="json")
+    except ValidationError:
+        return plain(event.decision)
+
+
 def instant(at: Micros) -> str:
     """An instant as ISO 8601 in UTC with microseconds."""
     moment = datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000)
@@ -188,5 +200,5 @@ def _event_document(event: TaskEvent) -> dict[str, Any]:
         "attempt": event.attempt,
         "agent": event.agent_id,
         "error": error_document(event.error),
-        "decision": plain(event.decision),
+        "decision": decision_document(event),
     }

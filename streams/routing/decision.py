@@ -1,7 +1,8 @@
 """A decision that explains itself: who was considered, who was excluded and why, who was chosen.
 
-It is made for every task and read for few, so its text is put together from pieces that were encoded once per agent
-instead of from a tree of records; a test holds it equal to what `RoutingDecision` itself writes.
+It is made for every task and read for few, and stands in a row and an event of each: so fields at their default are left
+out, and the text is put together from pieces that were encoded once per agent instead of from a tree of records. A test
+holds it equal to what `RoutingDecision` itself writes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from json.encoder import encode_basestring as quoted
 from typing import NamedTuple
 
+from schemas.tasks import RoutingDecision
 from streams.processor import Event
 from streams.routing.directory import Agent
 from streams.routing.eligibility import AT_CAPACITY
@@ -34,30 +36,50 @@ def decision_json(
     rules read no clock, and both moments are known from the event.
     """
     ask, stamp = asked.ask, event.stamp
-    rule = quoted(route.rule.pattern) if route is not None and route.rule is not None else "null"
-    target = quoted(route.target) if route is not None else "null"
-    counts = ""
-    if route is not None and seen is not None and len(route.candidates.agents) > LISTED:
-        counts = ",".join([f'"{why}":{count}' for why, count in sorted(seen.excluded.items())])
-    waited = max(0, event.now - asked.queued_at) // 1000 if asked.queued_at else 0
     took = max(0, stamp.time - event.now) / 1000
-    words = ",".join([quoted(word) for word in ask.capabilities])
+    chosen_text = "" if chosen is None else f'"chosen":{quoted(chosen)},'
+    level = "" if asked.level == _LEVEL else f'"queue_level":{asked.level},'
+    waited = max(0, event.now - asked.queued_at) // 1000 if asked.queued_at else 0
+    wait = f'"queue_wait_ms":{waited},' if waited else ""
+    ms = f'"route_ms":{took},' if took else ""
     return (
         f'{{"decision_id":{quoted(event.id(0))},"task_id":{quoted(ask.task_id)},"attempt":{asked.attempt},'
-        f'"at":{event.now},"input":{{"pattern":{_text(ask.pattern)},"type":{quoted(ask.type)},'
-        f'"required_capabilities":[{words}],"agent_id":{_text(ask.agent_id)}}},'
-        f'"rule":{rule},"target":{target},"strategy":{quoted(route.strategy) if route is not None else _DEFAULT},'
-        f'"candidates":[{seen.listed if seen is not None else ""}],"excluded_counts":{{{counts}}},'
-        f'"chosen":{_text(chosen)},"reason":{quoted(reason)},"queue_level":{asked.level},"queue_wait_ms":{waited},'
-        f'"route_ms":{took},"coordinator":{{"instance":{quoted(stamp.instance)},"version":{quoted(version)}}}}}'
+        f'"at":{event.now},"input":{_input(ask)},{_route(route, seen)}{chosen_text}"reason":{quoted(reason)},{level}{wait}{ms}'
+        f'"coordinator":{{"instance":{quoted(stamp.instance)},"version":{quoted(version)}}}}}'
     )
 
 
-_DEFAULT = '"round_robin"'
+def _input(ask: Ask) -> str:
+    parts = []
+    if ask.pattern is not None:
+        parts.append(f'"pattern":{quoted(ask.pattern)}')
+    if ask.type:
+        parts.append(f'"type":{quoted(ask.type)}')
+    if ask.capabilities:
+        parts.append(f'"required_capabilities":[{",".join([quoted(word) for word in ask.capabilities])}]')
+    if ask.agent_id is not None:
+        parts.append(f'"agent_id":{quoted(ask.agent_id)}')
+    return f"{{{','.join(parts)}}}"
 
 
-def _text(value: str | None) -> str:
-    return "null" if value is None else quoted(value)
+def _route(route: Route | None, seen: Survey | None) -> str:
+    """From the rule to the counts, a comma behind each."""
+    if route is None:
+        return f'"strategy":{_STRATEGY},'
+    rule = f'"rule":{quoted(route.rule.pattern)},' if route.rule is not None else ""
+    text = f'{rule}"target":{quoted(route.target)},"strategy":{quoted(route.strategy)},'
+    if seen is None:
+        return text
+    if seen.listed:
+        text += f'"candidates":[{seen.listed}],'
+    if seen.excluded and len(route.candidates.agents) > LISTED:
+        counts = ",".join([f'"{why}":{count}' for why, count in sorted(seen.excluded.items())])
+        text += f'"excluded_counts":{{{counts}}},'
+    return text
+
+
+_STRATEGY = '"round_robin"'
+_LEVEL: int = RoutingDecision.model_fields["queue_level"].default
 
 
 # --- the sentence

@@ -170,7 +170,7 @@ def _agent(record: AgentRecord, health: AgentHealth | None, share: Share) -> Age
             in_flight=0,
             max_in_flight=limit,
             effective_weight=health.effective_weight if health is not None else definition.weight,
-        ).model_dump_json(exclude_none=True)  # it stands in row and event of each task
+        ).model_dump_json(exclude_defaults=True)
         head, _, tail = text.partition(_LOAD)
         fragments[excluded_by] = head + _LOAD[:-1]
     return Agent(

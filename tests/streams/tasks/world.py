@@ -222,8 +222,5 @@ class World:
 
 
 def text_of(decision: RoutingDecision) -> str:
-    """What its record writes, but for what is not known of a candidate."""
-    text = decision.model_dump_json()
-    for each in decision.candidates:
-        text = text.replace(each.model_dump_json(), each.model_dump_json(exclude_none=True))
-    return text
+    """What its record writes, without fields at their default."""
+    return decision.model_dump_json(exclude_defaults=True)
