@@ -136,7 +136,7 @@ class Coordinator(Group):
     batch_records: int = Field(2000, ge=1, description="records per step batch")
     batch_bytes: int = Field(900_000, ge=10_000, description="B; largest batch for a partition; a larger record goes alone")
     gather_bytes: int = Field(65_536, ge=1, description="B that a fetch waits for while records flow")
-    gather_ms: int = Field(4, ge=1, description="ms that it waits for them; they flow when another is to be expected within it")
+    gather_ms: int = Field(4, ge=1, description="ms that it waits for them; they flow when one more is expected within it")
     fetch_max_wait_ms: int = Field(500, ge=1, description="ms that the broker may hold an empty fetch")
     idle_seconds: float = Field(0.1, gt=0, description="s between looks at timers when nothing arrives")
     silence_seconds: float = Field(5.0, gt=0, description="s without a record until log ends are asked for")

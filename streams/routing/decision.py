@@ -44,8 +44,8 @@ def decision_json(
     ms = f'"route_ms":{took},' if took else ""
     return (
         f'{{"decision_id":{quoted(event.id(0))},"task_id":{quoted(ask.task_id)},"attempt":{asked.attempt},'
-        f'"at":{event.now},"input":{_input(ask)},{_route(route, seen)}{chosen_text}"reason":{quoted(reason)},{level}{wait}{ms}'
-        f'"coordinator":{{"instance":{quoted(stamp.instance)},"version":{quoted(version)}}}}}'
+        f'"at":{event.now},"input":{_input(ask)},{_route(route, seen)}{chosen_text}"reason":{quoted(reason)},'
+        f'{level}{wait}{ms}"coordinator":{{"instance":{quoted(stamp.instance)},"version":{quoted(version)}}}}}'
     )
 
 
