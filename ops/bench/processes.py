@@ -15,7 +15,7 @@ from ops.running import Entry
 from schemas.errors import OperatorError
 
 ROLES = ("submitter", "coordinator", "actors", "broker")
-_SAMPLE_S = 0.1
+_SAMPLE_S = 0.5
 _MEGABYTE = 1024 * 1024
 
 
