@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from faust.transport.drivers import aiokafka as driver
 
 from schemas.changelog import ChangelogHeader
+from schemas.fetch_sessions import FetchSessions
 from streams.runtime.delivered import Chunk
 from streams.runtime.fetched import read_any_header_name
 
@@ -111,7 +112,7 @@ class Pace:
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's fetching thread, with fetch settings, and a fetch that a seek overtook given back.
+    """Faust's fetching thread, with fetch settings and sessions, and a fetch that a seek overtook given back.
 
     A fetch waits in the thread for up to a second while seeks pass it in a second worker. What it took counts only if its
     partition was not sought since the fetch began; else the records go back in the same step in which they were taken.
@@ -121,6 +122,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self.seeks: Counter[Any] = Counter()
         self.last: dict[Any, int] = {}
         self.given_back = 0
+        self.sessions: FetchSessions | None = None
         self._settled = False
         super().__init__(*args, **kwargs)
         self._pace = Pace(self._hooks)
@@ -135,6 +137,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_min_bytes = 1
         consumer._fetch_max_wait_ms = self._hooks.fetch_max_wait_ms
         consumer._max_partition_fetch_bytes = self._hooks.max_partition_fetch_bytes
+        self.sessions = FetchSessions.of(consumer._client)
         return consumer
 
     async def _fetch_records(
@@ -160,6 +163,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         for partition in list(partitions):
             self.seeks[partition] += 1
             self.last.pop(partition, None)
+        if self.sessions is not None:
+            self.sessions.renew()  # the answer under way may be dropped, and tells the ends of quiet partitions
 
     async def on_start(self) -> None:
         await super().on_start()

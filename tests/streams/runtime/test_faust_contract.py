@@ -201,7 +201,7 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
     back: list[Any] = []
     live: set[Any] = set()
     thread = object.__new__(ConsumerThread)
-    thread.seeks, thread.last, thread.given_back = Counter(), {}, 0
+    thread.seeks, thread.last, thread.given_back, thread.sessions = Counter(), {}, 0, None
     thread._pace = Pace(SimpleNamespace(gather_bytes=1, gather_ms=1, fetch_max_wait_ms=1))  # type: ignore[arg-type]
 
     async def fetch(self: Any, consumer: Any, active: Any, timeout: Any = None, max_records: Any = None) -> Any:
