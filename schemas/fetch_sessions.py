@@ -94,6 +94,8 @@ class FetchSessions:
 class _Fetch:
     """A fetch as a connection takes it: made when the version is known."""
 
+    API_KEY = _FETCH
+
     def __init__(self, request: Any, session: Session, forgotten: Any) -> None:
         self._request, self._session, self._forgotten = request, session, forgotten
 

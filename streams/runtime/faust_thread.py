@@ -18,6 +18,7 @@ from mode.utils.futures import maybe_set_exception, maybe_set_result
 
 from schemas.changelog import ChangelogHeader
 from schemas.fetch_sessions import FetchSessions
+from schemas.plain_requests import send_plainly
 from streams.runtime.delivered import Chunk
 from streams.runtime.fetched import read_any_header_name
 
@@ -141,6 +142,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms = self._hooks.fetch_max_wait_ms
         consumer._max_partition_fetch_bytes = self._hooks.max_partition_fetch_bytes
         self.sessions = FetchSessions.of(consumer._client)
+        send_plainly(consumer._client)
         return consumer
 
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:
