@@ -1,4 +1,4 @@
-"""The consumer of a host, which may read a thousand inboxes: it fetches in sessions."""
+"""The consumer of a host, which may read a thousand inboxes: it fetches in sessions, at a request's own price."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 
 from schemas.fetch_sessions import FetchSessions
+from schemas.plain_requests import send_plainly
 
 
 class SessionConsumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -17,3 +18,4 @@ class SessionConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def __init__(self, *topics: str, **options: Any) -> None:
         super().__init__(*topics, **options)
         self.sessions = FetchSessions.of(self._client)
+        send_plainly(self._client)
