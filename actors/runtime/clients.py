@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from actors.heartbeats import Send
 from actors.runtime.sessions import SessionConsumer
+from schemas.plain_requests import send_plainly
 from schemas.settings import Settings
 
 BATCH_BYTES = 1 << 20
@@ -25,7 +26,7 @@ _NEVER_MS = 2**31 - 1
 
 def producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
     """An idempotent producer that waits for all in-sync replicas; not yet started."""
-    return AIOKafkaProducer(
+    made = AIOKafkaProducer(
         bootstrap_servers=settings.kafka.bootstrap_servers,
         client_id=client_id,
         acks="all",
@@ -34,6 +35,8 @@ def producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
         max_request_size=settings.limits.max_wrapped_bytes + _OVERHEAD_BYTES,
         request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
     )
+    send_plainly(made.client)
+    return made
 
 
 def consumer(settings: Settings, client_id: str, group: str, member: str) -> SessionConsumer:

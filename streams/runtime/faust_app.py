@@ -16,6 +16,7 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 
+from schemas.plain_requests import send_plainly
 from streams.runtime.faust_consumer import Consumer
 from streams.runtime.faust_thread import Hooks
 from streams.runtime.store import ChangelogStore
@@ -27,6 +28,11 @@ class Producer(driver.Producer):  # type: ignore[misc]
     def _settings_extra(self) -> dict[str, Any]:
         limit = self.app.hooks.max_request_bytes
         return {"acks": "all", "enable_idempotence": True, "max_request_size": limit}
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        producer = super()._new_producer(transactional_id)
+        send_plainly(producer.client)
+        return producer
 
     async def flush(self) -> None:
         """Nothing: what a commit speaks of is acked before, and a user's topic that is stuck must not hold it up."""

@@ -6,6 +6,7 @@ here says which hole it closes.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -13,8 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from faust.transport.drivers import aiokafka as driver
+from mode.utils.futures import maybe_set_exception, maybe_set_result
 
 from schemas.changelog import ChangelogHeader
+from schemas.fetch_sessions import FetchSessions
+from schemas.plain_requests import send_plainly
 from streams.runtime.delivered import Chunk
 from streams.runtime.fetched import read_any_header_name
 
@@ -111,9 +115,9 @@ class Pace:
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's fetching thread, with fetch settings, and a fetch that a seek overtook given back.
+    """Faust's fetching thread, with fetch settings and sessions, and a fetch that a seek overtook given back.
 
-    A fetch waits in the thread for up to a second while seeks pass it in a second worker. What it took counts only if its
+    A fetch waits in the thread for up to a second while seeks pass it. What it took counts only if its
     partition was not sought since the fetch began; else the records go back in the same step in which they were taken.
     """
 
@@ -121,6 +125,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self.seeks: Counter[Any] = Counter()
         self.last: dict[Any, int] = {}
         self.given_back = 0
+        self.sessions: FetchSessions | None = None
+        self._fetching: set[asyncio.Task[None]] = set()
         self._settled = False
         super().__init__(*args, **kwargs)
         self._pace = Pace(self._hooks)
@@ -135,7 +141,32 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_min_bytes = 1
         consumer._fetch_max_wait_ms = self._hooks.fetch_max_wait_ms
         consumer._max_partition_fetch_bytes = self._hooks.max_partition_fetch_bytes
+        self.sessions = FetchSessions.of(consumer._client)
+        send_plainly(consumer._client)
         return consumer
+
+    async def getmany(self, active_partitions: Any, timeout: float) -> Any:
+        """Faust's, past the queue of calls to the thread: there a fetch costs more steps than all that it does."""
+        consumer, promise = self._ensure_consumer(), self.parent_loop.create_future()
+
+        def begin() -> None:
+            task = self.thread_loop.create_task(self._answer(promise, consumer, active_partitions, timeout))
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+
+        self.thread_loop.call_soon_threadsafe(begin)
+        return await promise
+
+    async def _answer(self, promise: asyncio.Future[Any], consumer: Any, active: Any, timeout: float) -> None:
+        """The records of a fetch to who waits for them in the main loop, or why there are none."""
+        if promise.cancelled():
+            return
+        try:
+            taken = await self._fetch_records(consumer, active, timeout, consumer._max_poll_records)
+        except BaseException as error:
+            self.parent_loop.call_soon_threadsafe(maybe_set_exception, promise, error)
+        else:
+            self.parent_loop.call_soon_threadsafe(maybe_set_result, promise, taken)
 
     async def _fetch_records(
         self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
@@ -160,6 +191,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         for partition in list(partitions):
             self.seeks[partition] += 1
             self.last.pop(partition, None)
+        if self.sessions is not None:
+            self.sessions.renew()  # the answer under way may be dropped, and tells the ends of quiet partitions
 
     async def on_start(self) -> None:
         await super().on_start()

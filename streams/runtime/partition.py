@@ -107,6 +107,7 @@ class Partition:
     whose tail is still unread. held: newer records that wait for it. seen: last offset taken per topic. read_at: time that
     no unread record of a topic was appended before, microseconds: that of the last one taken, or of a look at which there
     was none. looked: time of that look. timers: heap of (due, key, version). finished: rows finished and still kept.
+    look_again: until this time, microseconds, no more of them leave.
     """
 
     number: int
@@ -123,6 +124,7 @@ class Partition:
     looked: int = 0
     timers: list[tuple[int, str, int]] = field(default_factory=list)
     finished: int = 0
+    look_again: int = 0
     homeless: list[Output] = field(default_factory=list)
 
     @classmethod

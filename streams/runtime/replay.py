@@ -18,6 +18,9 @@ from streams.runtime.partition import ChangelogRecord, Flush, Part, Partition, s
 
 FOR_EVER = 1 << 62
 
+LOOK_AGAIN_US = 1_000_000
+"""Between looks for finished rows whose time has come, by the time of the logs."""
+
 Stored = Callable[[bytes], tuple[bytes | None, int | None]]
 """By key: the value of a row, and when it may leave, None for an open one; (None, None) without a row."""
 
@@ -95,12 +98,18 @@ def claims(partition: Partition, replay: Replay, stored: Stored, batch_bytes: in
 
 
 def let_leave(owner: Owner, flush: Flush, leaving: Callable[[int], Leaving], keep_rows: int, limit: int) -> None:
-    """Finished rows whose time has come go with a flush that writes rows of their partition, at most `limit` of each."""
+    """Finished rows whose time has come go with a flush that writes rows of their partition, at most `limit` of each.
+
+    Who found all of them looks again a second later: a look costs as much as writing a row.
+    """
     read_until = -1
     for number, part in flush.parts.items():
         partition = owner.partitions[number]
         if part.records and partition.finished:
             read_until = owner.read_until() if read_until < 0 else read_until
             over = partition.finished > keep_rows
-            until = FOR_EVER if over else read_until
-            owner.drop(part, partition, leaving(number)(until, limit))
+            if not over and read_until < partition.look_again:
+                continue
+            found = leaving(number)(FOR_EVER if over else read_until, limit)
+            partition.look_again = read_until + LOOK_AGAIN_US if len(found) < limit else 0
+            owner.drop(part, partition, found)

@@ -10,7 +10,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.fetch import FetchRequest_v11
 
-from actors.runtime.sessions import Session, SessionConsumer, _Fetch
+from actors.runtime.sessions import SessionConsumer
+from schemas.fetch_sessions import Session, _Fetch
 
 pytestmark = pytest.mark.asyncio
 
@@ -184,4 +185,5 @@ async def test_who_is_given_partitions_learns_the_ends_of_quiet_ones(reading: Re
     reading.consumer.assign(reading.places)
     for place in reading.places:
         reading.consumer.seek(place, 0)
+    reading.consumer.sessions.renew()  # as no fetch need have been under way that the assignment cut off
     await reading.until(lambda: all(reading.consumer.highwater(place) == 0 for place in reading.places))

@@ -25,7 +25,7 @@ from streams.processor import Change, Decided, Decision, End, EnsureTopic, Event
 from streams.runtime.batch import run_batch
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Arrival, ChangelogRecord, Flush, Partition
-from streams.runtime.replay import Replay
+from streams.runtime.replay import Leaving, Replay, let_leave
 from streams.runtime.store import ChangelogStore, drop_row, finished_row, leaving, open_rows, put_row
 from streams.runtime.wire import ORIGIN, Delivery, Source, Unreadable, Wire
 
@@ -184,6 +184,7 @@ class Stand:
     waiting: list[Any] = field(default_factory=list)
     refuse_outputs: bool = False
     keep_rows: int = 1_000_000
+    leave_per_flush: int = 100
 
     def __post_init__(self) -> None:
         self.wire = Wire(Settings(kafka=Kafka(partitions=PARTITIONS, topic_prefix="p.")), codecs())
@@ -259,11 +260,9 @@ class Stand:
         if not flush.covered:
             return
         self.flushes.append(flush)
+        let_leave(self.owner, flush, self._leaving, self.keep_rows, self.leave_per_flush)
         for number, part in flush.parts.items():
             partition = self.owner.partitions[number]
-            if part.records and partition.finished:
-                until = (1 << 62) if partition.finished > self.keep_rows else self.owner.read_until()
-                self.owner.drop(part, partition, leaving(self.database(number), until, 100))
             header = self.headers.encode(self.owner.header(partition, part, len(self.flushes)))
             self.append(number, [*part.records, ChangelogRecord(HEADER_KEY, header)])
             partition.next += len(part.records) + 1
@@ -278,6 +277,9 @@ class Stand:
             self.outputs += flush.outputs
             self.topics += flush.topics
             self.covered += flush.covered
+
+    def _leaving(self, number: int) -> Leaving:
+        return lambda until, limit: leaving(self.database(number), until, limit)
 
     def append(self, number: int, records: Iterable[ChangelogRecord]) -> None:
         """Records at the end of a changelog."""

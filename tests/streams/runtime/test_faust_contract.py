@@ -12,6 +12,7 @@ from collections import Counter
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import faust
 import pytest
@@ -20,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer.fetcher import Fetcher as KafkaFetcher
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import ConsumerStoppedError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
@@ -36,6 +38,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import MethodQueue, QueueServiceThread
 
+from schemas.fetch_sessions import FetchSessions, Session
 from streams.runtime.faust_app import App
 from streams.runtime.faust_consumer import Consumer
 from streams.runtime.faust_thread import ConsumerThread, Pace
@@ -97,8 +100,9 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (KafkaFetcher, "seek_to", ["self._subscriptions.seek(tp, offset)", "del self._records[tp]"]),
         (MethodQueue, "__init__", ["num_workers: int = 2"]),
         (MethodQueue, "_process_enqueued", ["if not promise.cancelled()", "maybe_set_result, promise, result"]),
+        (MethodQueue, "_process_enqueued", ["except BaseException as exc:", "maybe_set_exception, promise, exc"]),
         (QueueServiceThread, "call_thread", ["self.parent_loop.create_future()", "await promise"]),
-        (Thread, "getmany", ["self._fetch_records,", "timeout=timeout", "max_records="]),
+        (Thread, "getmany", ["self._fetch_records,", "timeout=timeout", "max_records=_consumer._max_poll_records"]),
         (Thread, "_fetch_records", ["return await fetcher.fetched_records(", "self.consumer.flow_active"]),
         (Thread, "_ensure_consumer", ["return self._consumer"]),
         (Thread, "seek_wait", ["self.call_thread(self._seek_wait, consumer, partitions)"]),
@@ -201,7 +205,8 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
     back: list[Any] = []
     live: set[Any] = set()
     thread = object.__new__(ConsumerThread)
-    thread.seeks, thread.last, thread.given_back = Counter(), {}, 0
+    thread.seeks, thread.last, thread.given_back, thread.sessions = Counter(), {}, 0, FetchSessions(AsyncMock())
+    thread.sessions._sessions = {1: Session(7, 3, {("t", 0): (3, 100)})}
     thread._pace = Pace(SimpleNamespace(gather_bytes=1, gather_ms=1, fetch_max_wait_ms=1))  # type: ignore[arg-type]
 
     async def fetch(self: Any, consumer: Any, active: Any, timeout: Any = None, max_records: Any = None) -> Any:
@@ -220,6 +225,53 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
     assert back == [(sought, 7)]
     assert thread.last == {early: 4}
     assert taken.seeks[sought] != thread.seeks[sought]
+    assert thread.sessions._sessions == {1: Session(7)}, "after a seek all partitions are named"
+
+
+def test_a_coordinator_fetches_in_sessions_and_sends_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = SimpleNamespace(send=AsyncMock(), _get_conn=AsyncMock())
+    send, connect = client.send, client._get_conn
+    made = SimpleNamespace(_client=client)
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: made)
+    hooks = SimpleNamespace(fetch_max_wait_ms=5, max_partition_fetch_bytes=6)
+    thread = object.__new__(ConsumerThread)
+    thread.consumer = SimpleNamespace(app=SimpleNamespace(hooks=hooks))
+    assert thread._create_worker_consumer(None) is made
+    assert (made._fetch_min_bytes, made._fetch_max_wait_ms, made._max_partition_fetch_bytes) == (1, 5, 6)
+    assert client.send == thread.sessions.send and thread.sessions._send is send
+    assert client._get_conn is not connect
+
+
+def test_a_fetch_waits_for_no_call_to_the_thread_and_says_why_it_failed() -> None:
+    """Its answer is that of the thread: records, or what was raised, and nothing for who has gone."""
+    failed = ConsumerStoppedError()
+    begun: list[Any] = []
+    answers: list[Any] = [{TP("t", 0): ["record"]}, failed]
+
+    async def fetch(consumer: Any, active: Any, timeout: float, most: int) -> Any:
+        begun.append((active, timeout, most))
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        thread = object.__new__(ConsumerThread)
+        thread.parent_loop = thread.thread_loop = loop
+        thread._fetching, thread._consumer = set(), SimpleNamespace(_max_poll_records=9)
+        thread._fetch_records = fetch
+        assert await thread.getmany({"active"}, 1.5) == {TP("t", 0): ["record"]}
+        with pytest.raises(ConsumerStoppedError):
+            await thread.getmany({"active"}, 1.5)
+        gone = asyncio.ensure_future(thread.getmany({"active"}, 1.5))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        assert begun == [({"active"}, 1.5, 9)] * 2
+        assert not thread._fetching
+
+    asyncio.run(ask())
 
 
 def test_a_refused_commit_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

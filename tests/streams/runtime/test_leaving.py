@@ -77,6 +77,27 @@ async def test_a_partition_without_rows_holds_up_no_other(stand: Stand) -> None:
     assert stand.owner.read_until() == now and wakes.ripe(now) == []
 
 
+async def test_rows_are_looked_for_once_a_second_and_by_each_flush_while_there_may_be_more(stand: Stand) -> None:
+    partition = stand.own()
+    partition.look(9_000_000, dict.fromkeys([topic for topic in START if topic != "asked"], 0))
+    stand.leave_per_flush = 2
+    rows = keys_at(0, 5, home)
+
+    async def left_at(now: int, offset: int) -> list[str]:
+        """What leaves with a flush of a record that is appended now."""
+        before = {key for key in rows if stand.row(key) is not None}
+        await stand.take(stand.arrival(offset, Wish(key=rows[4]), now=now))
+        return sorted(rows.index(key) for key in before if stand.row(key) is None)
+
+    for offset, (key, now) in enumerate(zip(rows, (5_000_000, 5_000_001, 5_000_002, 5_500_000), strict=False)):
+        await stand.take(stand.arrival(offset, Wish(key=key, kind="close"), now=now))
+    assert await left_at(6_100_000, 4) == [0, 1], "two may"
+    assert await left_at(6_100_001, 5) == [2], "and there may be more"
+    assert await left_at(6_600_000, 6) == [], "all were found; the time of the last one came since"
+    assert await left_at(7_100_001, 7) == [3]
+    assert partition.finished == 0
+
+
 async def test_too_many_finished_rows_leave_oldest_first(stand: Stand) -> None:
     stand.own()
     stand.keep_rows = 1
@@ -135,5 +156,5 @@ async def test_an_id_that_left_and_came_again_stays_its_full_time_in_a_rebuilt_s
     stand.recover(dict.fromkeys(START, 3), rebuilt=True).look(9_000_000, others)
     await stand.take(stand.arrival(3, Wish(key=L), now=3_500_000))
     assert stand.row(K) is not None
-    await stand.take(stand.arrival(4, Wish(key=L), now=4_000_001))
+    await stand.take(stand.arrival(4, Wish(key=L), now=4_500_000))
     assert stand.row(K) is None
