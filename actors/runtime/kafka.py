@@ -27,13 +27,16 @@ from actors.runtime.intake import Refresh
 from actors.runtime.outbox import Outbox
 from actors.runtime.reader import Reader, groups_of
 from actors.runtime.registration import register
-from actors.runtime.rivals import refuse_rivals
+from actors.runtime.rivals import last_of, refuse_rivals
 from actors.watch import Watch
 from schemas.codec import Codecs
 from schemas.errors import Retryable
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from schemas.topics import AGENT_COMMANDS, TASK_REPORTS, inbox_name
+
+_GOODBYE_SECONDS = 1.0
+"""To learn whether others go on with our agents, and once more to say that nobody does; a stop has its own limit."""
 
 
 class DrainTimeout(Retryable):
@@ -146,7 +149,7 @@ class _Host:
         others = [asyncio.create_task(reader.poll(self._heartbeats, self._alone)) for reader in self._readers]
         others += [asyncio.create_task(self._commit_often()), asyncio.create_task(self._begin(on_ready))]
         asked = asyncio.create_task(stop.wait())
-        clean = False
+        clean, leaving = False, list[str]()
         self._heartbeats.start()
         try:
             watched: list[asyncio.Future[Any]] = [sending, *others, asked, self.runner.broken, self.runner.worn]
@@ -157,8 +160,11 @@ class _Host:
             await self._drain(sending)
             if self.runner.worn in done:
                 raise self.runner.worn.result()
+            if self._alone.is_set():
+                emptied = await last_of(self._settings, set(self._groups.values()), _GOODBYE_SECONDS)
+                leaving = [agent_id for agent_id, group in self._groups.items() if group in emptied]
         finally:
-            self._heartbeats.stop(1.0)
+            self._heartbeats.stop(_GOODBYE_SECONDS, leaving)
             await _cancelled([sending, asked, *others])
             self._journal.close(clean)
 

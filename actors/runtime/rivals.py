@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -63,6 +63,21 @@ async def refuse_rivals(settings: Settings, groups: Mapping[str, str], *, joined
         await client.close()
 
 
+async def last_of(settings: Settings, groups: Iterable[str], limit_s: float) -> set[str]:
+    """Those of our groups in which nobody goes on when we leave; none if Kafka does not say so within `limit_s`."""
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+    try:
+        async with asyncio.timeout(limit_s):
+            await client.start()
+            found = await _described(client, groups)
+    except (KafkaError, TimeoutError) as error:
+        structlog.get_logger("actors").info("goodbye_not_said", error=repr(error))
+        return set()
+    finally:
+        await client.close()
+    return {group for group, state, members in found if state not in _UNSETTLED and len(members) == 1}
+
+
 def _refusal(found: Mapping[str, str], prefix: str) -> OperatorError:
     agent_id, group = next(iter(found.items()))
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -103,12 +118,8 @@ async def _readers(client: AIOKafkaAdminClient, groups: Sequence[str], limit: fl
     waiting, ends = set(groups), time.monotonic() + limit
     while waiting:
         async with asyncio.timeout(limit):
-            # One at a time: the client reads an answer of version 3 as one of version 2, which fails after the first.
-            asked = [client.describe_consumer_groups([group]) for group in sorted(waiting)]
-            answers = [answer for answers in await asyncio.gather(*asked) for answer in answers]
-        for code, group, state, _, _, members, *_ in (entry for answer in answers for entry in answer.groups):
-            if code:
-                raise for_code(code)
+            described = await _described(client, waiting)
+        for group, state, members in described:
             if state not in _UNSETTLED:
                 found[group] = _topics(members)
                 waiting.discard(group)
@@ -117,6 +128,19 @@ async def _readers(client: AIOKafkaAdminClient, groups: Sequence[str], limit: fl
             break
         if waiting:
             await asyncio.sleep(_LOOK_SECONDS)
+    return found
+
+
+async def _described(client: AIOKafkaAdminClient, groups: Iterable[str]) -> list[tuple[str, str, Sequence[Any]]]:
+    """(group, state, members) of each. Raises KafkaError."""
+    # One at a time: the client reads an answer of version 3 as one of version 2, which fails after the first.
+    asked = [client.describe_consumer_groups([group]) for group in sorted(groups)]
+    found = []
+    for answer in (answer for answers in await asyncio.gather(*asked) for answer in answers):
+        for code, group, state, _, _, members, *_ in answer.groups:
+            if code:
+                raise for_code(code)
+            found.append((group, state, members))
     return found
 
 

@@ -218,3 +218,17 @@ async def test_who_is_cancelled_while_a_client_closes_is_cancelled() -> None:
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
+
+
+async def test_only_the_last_process_of_a_host_says_goodbye(broker: str, tmp_path: Path) -> None:
+    """While another one is there it takes over what the first leaves; nobody's tasks need another agent."""
+    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=2) as stage:
+        actor = Actor("adder", add, heartbeat_interval_seconds=1)
+        await stage.enrol(actor)
+        async with stage.host(actor, enrol=False):
+            async with stage.host(actor, enrol=False):
+                pass
+            gone = micros()
+            seen = await stage.commands(lambda seen: seen and seen[-1].occurred_at > gone + 4_000_000)
+            assert not any(each.goodbye for each in seen)
+        await stage.commands(lambda seen: seen and seen[-1].goodbye)
