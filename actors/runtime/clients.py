@@ -36,12 +36,12 @@ def producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
     )
 
 
-def consumer(settings: Settings, client_id: str, group: str, member: str) -> SessionConsumer:
-    """A consumer whose offsets only we commit; `member` makes it static. Not yet started."""
+def consumer(settings: Settings, group: str, member: str) -> SessionConsumer:
+    """A consumer whose offsets only we commit; `member` makes it static, and is what others see of us. Not yet started."""
     session_ms = int(settings.actors.session_timeout_seconds * 1000)
     return SessionConsumer(
         bootstrap_servers=settings.kafka.bootstrap_servers,
-        client_id=client_id,
+        client_id=member,
         group_id=group,
         group_instance_id=member,
         enable_auto_commit=False,

@@ -68,10 +68,8 @@ async def run_host(
     group = f"{settings.kafka.topic_prefix}actors.{settings.actors.host}"
     member = Member.claim(settings.data_dir / "hosts" / settings.actors.host)
     sender = producer(settings, group)
-    receivers = {
-        each: consumer(settings, each, each, f"{settings.actors.host}-{member.name}")
-        for each in groups_of(settings, actors)
-    }
+    name = f"{settings.actors.host}-{member.name}"
+    receivers = {each: consumer(settings, each, name) for each in groups_of(settings, actors)}
     try:
         await sender.start()
         if not await _done_before(stop, _known(settings, actors, codecs, sender)):
@@ -79,7 +77,7 @@ async def run_host(
         await asyncio.gather(*(each.start() for each in receivers.values()))
         partitions = len(await sender.partitions_for(settings.kafka.topic_prefix + TASK_REPORTS.name))
         journal = Journal(member.directory / "journal", now_micros())
-        clients = _Clients(sender, receivers, partitions)
+        clients = _Clients(sender, receivers, partitions, name)
         host = _Host(settings, actors, codecs, clients, journal, failpoints or Failpoints(), refresh)
         if watch is not None:
             watch.begin(host.runner.holder)
@@ -95,7 +93,7 @@ async def run_host(
 async def _known(settings: Settings, actors: Sequence[Actor], codecs: Codecs, sender: AIOKafkaProducer) -> None:
     """See that nobody else reads these inboxes, then register: to register first would replace a living one's."""
     groups = {actor.agent_id: group for group, own in groups_of(settings, actors).items() for actor in own}
-    await refuse_rivals(settings, groups, joined=False)
+    await refuse_rivals(settings, groups, joined_as=None)
     await register(settings, [actor.definition() for actor in actors], codecs, sender, now_micros)
 
 
@@ -103,6 +101,7 @@ class _Clients(NamedTuple):
     sender: AIOKafkaProducer
     receivers: Mapping[str, AIOKafkaConsumer]
     report_partitions: int
+    name: str
 
 
 class _Host:
@@ -119,7 +118,7 @@ class _Host:
         refresh: Refresh | None,
     ) -> None:
         prefix, past = settings.kafka.topic_prefix, Past(settings.actors.remembered)
-        self._settings, self._journal = settings, journal
+        self._settings, self._journal, self._name = settings, journal, clients.name
         reports, limit = prefix + TASK_REPORTS.name, settings.kafka.request_timeout_seconds
         self._outbox = Outbox(clients.sender, reports, clients.report_partitions, self._settled, failpoints, limit)
         reporter = Reporter(codecs.of(TASK_REPORTS.subject), now_micros, self._outbox.put)
@@ -171,7 +170,7 @@ class _Host:
     async def _begin(self, on_ready: Callable[[], None]) -> None:
         """Take work and say so, once all inboxes are ours and nobody came at the same moment; then wait for ever."""
         await asyncio.gather(*(reader.ready for reader in self._readers))
-        await refuse_rivals(self._settings, self._groups, joined=True)
+        await refuse_rivals(self._settings, self._groups, joined_as=self._name)
         self._alone.set()
         on_ready()
         await asyncio.Event().wait()
