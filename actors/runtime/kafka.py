@@ -22,13 +22,14 @@ from actors.mailbox import Mailbox, Past, Work
 from actors.member import Member
 from actors.reports import Reporter
 from actors.runner import Limits, Runner
-from actors.runtime.clients import closed, consumer, heartbeat_connection, producer
+from actors.runtime.clients import consumer, heartbeat_connection, producer
 from actors.runtime.intake import Refresh
 from actors.runtime.outbox import Outbox
 from actors.runtime.reader import Reader, groups_of
 from actors.runtime.registration import register
 from actors.runtime.rivals import last_of, refuse_rivals
 from actors.watch import Watch
+from schemas.closing import closed
 from schemas.codec import Codecs
 from schemas.errors import Retryable
 from schemas.failpoint import Failpoints
@@ -85,8 +86,9 @@ async def run_host(
     finally:
         if watch is not None:
             watch.close()
-        await asyncio.gather(*(closed(each.stop(), settings) for each in receivers.values()))
-        await closed(sender.stop(), settings)
+        limit_s = settings.kafka.metadata_timeout_seconds
+        await asyncio.gather(*(closed(each.stop(), limit_s) for each in receivers.values()))
+        await closed(sender.stop(), limit_s)
         member.release()
 
 
