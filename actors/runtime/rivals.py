@@ -20,6 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
 
+from schemas.closing import closed
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.settings import Settings
 from schemas.topics import inbox_name
@@ -84,7 +85,7 @@ async def last_of(settings: Settings, groups: Iterable[str], limit_s: float) -> 
         structlog.get_logger("actors").info("goodbye_not_said", error=repr(error))
         return set()
     finally:
-        await client.close()
+        await closed(client.close(), limit_s)
     return {group for group, state, members in found if state not in _UNSETTLED and len(members) == 1}
 
 
