@@ -2,6 +2,8 @@
 
 The thread has its own event loop and its own connection. It reads two numbers per agent from objects of the other
 thread, each in one step, so no lock is needed. A heartbeat that cannot be sent is only logged: the next one follows.
+The last one says that it is the last, so that nobody waits for the next; it comes from the same connection, so that
+none of the others can come after it.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ class Heartbeats:
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
         self._stopping = False
+        self._leaving: Sequence[str] = ()
+        self._incarnation = str(uuid.uuid4())
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 
     def start(self) -> None:
@@ -67,9 +71,9 @@ class Heartbeats:
             self._due[agent_id] = 0.0
         self._call(self._wake.set)
 
-    def stop(self, timeout_seconds: float) -> None:
-        """End the thread; waits at most so long."""
-        self._stopping = True
+    def stop(self, timeout_seconds: float, leaving: Sequence[str] = ()) -> None:
+        """End the thread, with a goodbye for those whom nobody works for from now on; waits at most so long."""
+        self._leaving, self._stopping = leaving, True
         self._call(self._wake.set)
         self._thread.join(timeout_seconds)
 
@@ -107,6 +111,8 @@ class Heartbeats:
             if beats:
                 await asyncio.gather(*beats)
             await self._sleep(min(self._due.values()) - time.monotonic())
+        last = [self._command(each, 0, None, goodbye=True) for each in self._leaving]
+        await asyncio.gather(*(send(each.agent_id, self._codec.encode(each)) for each in last))
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -115,8 +121,9 @@ class Heartbeats:
         except TimeoutError:
             pass
 
-    def _command(self, agent_id: str, load: int, lag: int | None) -> AgentCommand:
+    def _command(self, agent_id: str, load: int, lag: int | None, *, goodbye: bool = False) -> AgentCommand:
         return AgentCommand(
             event_id=str(uuid.uuid4()), occurred_at=self._clock(), source=agent_id,
             kind=AgentCommandKind.HEARTBEAT, agent_id=agent_id, load=load, inbox_lag=lag,
+            goodbye=goodbye, incarnation=self._incarnation,
         )  # fmt: skip

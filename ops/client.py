@@ -17,13 +17,13 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from ops.closing import closed
 from ops.codecs import load_codecs
 from ops.commands import cloud_event_headers, command_of
 from ops.running import settings_here
 from ops.views.cancel import Cancelled, cancelled
 from ops.views.log import LogReader, Offsets, open_log
 from ops.views.tasks import TaskFold, TaskStatus, plain
+from schemas.closing import closed
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, DecodeError, PayloadTooLarge, Permanent, Retryable, UnknownSchemaId
 from schemas.partitioning import home

@@ -88,10 +88,15 @@ class Entry(BaseModel):
         return any(member.birth.process() is not None for member in self.members)
 
 
-def directory(environ: Mapping[str, str]) -> Path:
-    """Where the entries are: below `$XDG_STATE_HOME`, else in the system's own place for such files."""
+def state_home(environ: Mapping[str, str]) -> Path:
+    """Ours below `$XDG_STATE_HOME`, else in the system's own place for such files."""
     base = environ.get("XDG_STATE_HOME", "")
-    return (Path(base) / "troupe" if base else user_state_path("troupe")) / "running"
+    return Path(base) / "troupe" if base else user_state_path("troupe")
+
+
+def directory(environ: Mapping[str, str]) -> Path:
+    """Where the entries are."""
+    return state_home(environ) / "running"
 
 
 def entry_file(environ: Mapping[str, str], data: Path) -> Path:

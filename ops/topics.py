@@ -17,10 +17,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
-from ops.closing import closed
 from ops.registry.schema_log import TOPIC as SCHEMAS
 from ops.registry.schema_log import register_schemas
 from schemas.avro import avro_schema
+from schemas.closing import closed
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.settings import Settings
 from schemas.topics import Topic

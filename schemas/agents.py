@@ -109,7 +109,10 @@ class AgentCommandKind(Enum):
 
 
 class AgentCommand(Envelope):
-    """A wish or a sign of life; `heartbeat` carries `load` (tasks in hand) and `inbox_lag` (records unread)."""
+    """A wish or a sign of life; `heartbeat` carries `load` (tasks in hand) and `inbox_lag` (records unread).
+
+    `incarnation` is the process that beats. `goodbye` makes a heartbeat its last one: it has drained, and is gone.
+    """
 
     kind: AgentCommandKind = AgentCommandKind.UNKNOWN
     agent_id: str = Field(pattern=AGENT_ID)
@@ -127,6 +130,8 @@ class AgentCommand(Envelope):
     factor: float | None = None
     held: bool = False
     reason: str | None = None
+    goodbye: bool = False
+    incarnation: str | None = None
 
 
 class AgentEventKind(Enum):
@@ -238,3 +243,4 @@ class AgentRow(Record):
     inbox_lag: int | None = None
     registered_at: Micros
     updated_at: Micros
+    incarnation: str | None = None

@@ -141,6 +141,8 @@ class Coordinator(Group):
     idle_seconds: float = Field(0.1, gt=0, description="s between looks at timers when nothing arrives")
     silence_seconds: float = Field(5.0, gt=0, description="s without a record until log ends are asked for")
     wake_again_seconds: float = Field(1.0, gt=0, description="s until an unanswered wake is sent again")
+    look_seconds: float = Field(10.0, gt=0, description="s between looks at idle partitions that keep finished rows")
+    copy_seconds: float = Field(120.0, gt=0, description="s until a record that was sent home has surely come there")
     stop_seconds: float = Field(15.0, gt=0, description="s for a clean stop")
     ready_seconds: float = Field(60.0, gt=0, description="s until recovered and ready")
     switch_interval_seconds: float = Field(0.0005, gt=0, description="s; interpreter thread switch interval")

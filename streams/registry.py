@@ -4,7 +4,9 @@ The row is the only place where an agent's state is decided; `agents.registry` a
 those who route. A record there implies that the agent's inbox exists, so the inbox is asked for first.
 
 A heartbeat that changes nothing is no event. It is written down only when the last one kept is half an interval old:
-a thousand agents would otherwise write as many rows as they send heartbeats, to say that all is well.
+a thousand agents would otherwise write as many rows as they send heartbeats, to say that all is well. One from another
+process than the last is always written: a goodbye counts only from the process that was heard last, so that one which
+comes late does not take away the agent from a host that has been started since.
 """
 
 from __future__ import annotations
@@ -235,14 +237,21 @@ def _absent(row: AgentRow, event: Event, **changes: Any) -> AgentRow:
 
 
 def _heartbeat(row: AgentRow, event: Event, command: AgentCommand) -> Outcome:
-    """A sign of life: brings an agent up, ends a drain, or merely counts."""
-    seen = {"last_heartbeat": event.now, "load": command.load, "inbox_lag": command.inbox_lag}
+    """A sign of life: brings an agent up, ends a drain, or merely counts; the last one of a process takes it away."""
+    if command.goodbye:
+        up = row.state is AgentState.UP
+        return _gone(row, event, "its host has stopped") if up and command.incarnation == row.incarnation else None
+    seen = {
+        "last_heartbeat": event.now, "load": command.load, "inbox_lag": command.inbox_lag,
+        "incarnation": command.incarnation,
+    }  # fmt: skip
     if row.state in (AgentState.REGISTERED, AgentState.OFFLINE) and row.desired is Desired.STARTED:
         return Change(_turn(row, event, AgentEventKind.UP, state=AgentState.UP, draining=False, **seen))
     if row.state is AgentState.UP and row.draining and command.load == 0 and command.inbox_lag == 0:
         return End(_absent(row, event, **seen)) if row.leaving else Change(_stopped(row, event, **seen))
     half = row.definition.heartbeat_interval_seconds * SECOND // 2
-    if row.last_heartbeat is not None and event.now - row.last_heartbeat < half:
+    same = command.incarnation == row.incarnation
+    if same and row.last_heartbeat is not None and event.now - row.last_heartbeat < half:
         return None
     return Change(_turn(row, event, AgentEventKind.UNKNOWN, reason=row.reason, **seen))
 
@@ -254,7 +263,11 @@ def _silent(row: AgentRow, event: Event, missed: int) -> Outcome:
         return None
     if event.now < row.last_heartbeat + missed * interval * SECOND:
         return None
-    reason = f"no heartbeat for {missed * interval} s"
+    return _gone(row, event, f"no heartbeat for {missed * interval} s")
+
+
+def _gone(row: AgentRow, event: Event, reason: str) -> Outcome:
+    """Nobody is behind the agent any more."""
     if row.draining:
         return End(_absent(row, event, reason=reason)) if row.leaving else Change(_stopped(row, event, reason=reason))
     return Change(_turn(row, event, AgentEventKind.OFFLINE, state=AgentState.OFFLINE, reason=reason))

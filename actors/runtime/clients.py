@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import structlog
 from aiokafka import AIOKafkaProducer
 
 from actors.heartbeats import Send
@@ -39,12 +37,12 @@ def producer(settings: Settings, client_id: str) -> AIOKafkaProducer:
     return made
 
 
-def consumer(settings: Settings, client_id: str, group: str, member: str) -> SessionConsumer:
-    """A consumer whose offsets only we commit; `member` makes it static. Not yet started."""
+def consumer(settings: Settings, group: str, member: str) -> SessionConsumer:
+    """A consumer whose offsets only we commit; `member` makes it static, and is what others see of us. Not yet started."""
     session_ms = int(settings.actors.session_timeout_seconds * 1000)
     return SessionConsumer(
         bootstrap_servers=settings.kafka.bootstrap_servers,
-        client_id=client_id,
+        client_id=member,
         group_id=group,
         group_instance_id=member,
         enable_auto_commit=False,
@@ -57,23 +55,6 @@ def consumer(settings: Settings, client_id: str, group: str, member: str) -> Ses
         max_poll_interval_ms=_NEVER_MS,  # handlers may take hours, and being alive is said by the heartbeats
         request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
     )
-
-
-async def closed(closing: Awaitable[None], settings: Settings) -> None:
-    """Close a client; without a broker it would wait for ever, and what is not committed is delivered again anyway.
-
-    A consumer that ends while it holds back after a failed fetch says that it was cancelled. Who believed that would end
-    as one that was, and not with the failure that made it close.
-    """
-    try:
-        async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
-            await closing
-    except TimeoutError:
-        structlog.get_logger("actors").warning("client_not_closed")
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
 
 
 @asynccontextmanager

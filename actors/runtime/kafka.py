@@ -22,18 +22,22 @@ from actors.mailbox import Mailbox, Past, Work
 from actors.member import Member
 from actors.reports import Reporter
 from actors.runner import Limits, Runner
-from actors.runtime.clients import closed, consumer, heartbeat_connection, producer
+from actors.runtime.clients import consumer, heartbeat_connection, producer
 from actors.runtime.intake import Refresh
 from actors.runtime.outbox import Outbox
 from actors.runtime.reader import Reader, groups_of
 from actors.runtime.registration import register
-from actors.runtime.rivals import refuse_rivals
+from actors.runtime.rivals import last_of, refuse_rivals
 from actors.watch import Watch
+from schemas.closing import closed
 from schemas.codec import Codecs
 from schemas.errors import Retryable
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from schemas.topics import AGENT_COMMANDS, TASK_REPORTS, inbox_name
+
+_GOODBYE_SECONDS = 1.0
+"""To learn whether others go on with our agents, and once more to say that nobody does; a stop has its own limit."""
 
 
 class DrainTimeout(Retryable):
@@ -65,10 +69,8 @@ async def run_host(
     group = f"{settings.kafka.topic_prefix}actors.{settings.actors.host}"
     member = Member.claim(settings.data_dir / "hosts" / settings.actors.host)
     sender = producer(settings, group)
-    receivers = {
-        each: consumer(settings, each, each, f"{settings.actors.host}-{member.name}")
-        for each in groups_of(settings, actors)
-    }
+    name = f"{settings.actors.host}-{member.name}"
+    receivers = {each: consumer(settings, each, name) for each in groups_of(settings, actors)}
     try:
         await sender.start()
         if not await _done_before(stop, _known(settings, actors, codecs, sender)):
@@ -76,7 +78,7 @@ async def run_host(
         await asyncio.gather(*(each.start() for each in receivers.values()))
         partitions = len(await sender.partitions_for(settings.kafka.topic_prefix + TASK_REPORTS.name))
         journal = Journal(member.directory / "journal", now_micros())
-        clients = _Clients(sender, receivers, partitions)
+        clients = _Clients(sender, receivers, partitions, name)
         host = _Host(settings, actors, codecs, clients, journal, failpoints or Failpoints(), refresh)
         if watch is not None:
             watch.begin(host.runner.holder)
@@ -84,15 +86,16 @@ async def run_host(
     finally:
         if watch is not None:
             watch.close()
-        await asyncio.gather(*(closed(each.stop(), settings) for each in receivers.values()))
-        await closed(sender.stop(), settings)
+        limit_s = settings.kafka.metadata_timeout_seconds
+        await asyncio.gather(*(closed(each.stop(), limit_s) for each in receivers.values()))
+        await closed(sender.stop(), limit_s)
         member.release()
 
 
 async def _known(settings: Settings, actors: Sequence[Actor], codecs: Codecs, sender: AIOKafkaProducer) -> None:
     """See that nobody else reads these inboxes, then register: to register first would replace a living one's."""
     groups = {actor.agent_id: group for group, own in groups_of(settings, actors).items() for actor in own}
-    await refuse_rivals(settings, groups, joined=False)
+    await refuse_rivals(settings, groups, joined_as=None)
     await register(settings, [actor.definition() for actor in actors], codecs, sender, now_micros)
 
 
@@ -100,6 +103,7 @@ class _Clients(NamedTuple):
     sender: AIOKafkaProducer
     receivers: Mapping[str, AIOKafkaConsumer]
     report_partitions: int
+    name: str
 
 
 class _Host:
@@ -116,7 +120,7 @@ class _Host:
         refresh: Refresh | None,
     ) -> None:
         prefix, past = settings.kafka.topic_prefix, Past(settings.actors.remembered)
-        self._settings, self._journal = settings, journal
+        self._settings, self._journal, self._name = settings, journal, clients.name
         reports, limit = prefix + TASK_REPORTS.name, settings.kafka.request_timeout_seconds
         self._outbox = Outbox(clients.sender, reports, clients.report_partitions, self._settled, failpoints, limit)
         reporter = Reporter(codecs.of(TASK_REPORTS.subject), now_micros, self._outbox.put)
@@ -146,7 +150,7 @@ class _Host:
         others = [asyncio.create_task(reader.poll(self._heartbeats, self._alone)) for reader in self._readers]
         others += [asyncio.create_task(self._commit_often()), asyncio.create_task(self._begin(on_ready))]
         asked = asyncio.create_task(stop.wait())
-        clean = False
+        clean, leaving = False, list[str]()
         self._heartbeats.start()
         try:
             watched: list[asyncio.Future[Any]] = [sending, *others, asked, self.runner.broken, self.runner.worn]
@@ -157,15 +161,18 @@ class _Host:
             await self._drain(sending)
             if self.runner.worn in done:
                 raise self.runner.worn.result()
+            if self._alone.is_set():
+                emptied = await last_of(self._settings, set(self._groups.values()), _GOODBYE_SECONDS)
+                leaving = [agent_id for agent_id, group in self._groups.items() if group in emptied]
         finally:
-            self._heartbeats.stop(1.0)
+            self._heartbeats.stop(_GOODBYE_SECONDS, leaving)
             await _cancelled([sending, asked, *others])
             self._journal.close(clean)
 
     async def _begin(self, on_ready: Callable[[], None]) -> None:
         """Take work and say so, once all inboxes are ours and nobody came at the same moment; then wait for ever."""
         await asyncio.gather(*(reader.ready for reader in self._readers))
-        await refuse_rivals(self._settings, self._groups, joined=True)
+        await refuse_rivals(self._settings, self._groups, joined_as=self._name)
         self._alone.set()
         on_ready()
         await asyncio.Event().wait()

@@ -140,7 +140,9 @@ class MemoryHost:
         return any(done)
 
     async def stop(self) -> bool:
-        """Start nothing more, let handlers end within `actors.drain_seconds`, report and commit; whether all ended."""
+        """Start nothing more, let handlers end within `actors.drain_seconds`, report and commit; whether all ended. If so
+        the registry is told that the agents are gone.
+        """
         self._runner.close()
         try:
             async with asyncio.timeout(self._settings.actors.drain_seconds):
@@ -152,6 +154,8 @@ class MemoryHost:
         self._send()
         self._commit_at = self._clock()
         self._commit()
+        for agent_id in self._beats if clean else ():
+            self._heartbeat(agent_id, goodbye=True)
         self._journal.close(clean=True)
         return clean
 
@@ -270,11 +274,15 @@ class MemoryHost:
                 self._beats[box.agent_id] = now
         due = [agent_id for agent_id, at in self._beats.items() if at <= now]
         for agent_id in due:
-            topic = self._settings.kafka.topic_prefix + inbox_name(agent_id)
-            box = self._boxes[topic]
             self._beats[agent_id] = now + self._actors[agent_id].heartbeat_interval_seconds * MICROS
-            self._tell(AgentCommandKind.HEARTBEAT, agent_id, load=box.load, inbox_lag=self._lag(topic, box))
+            self._heartbeat(agent_id)
         return bool(due)
+
+    def _heartbeat(self, agent_id: str, *, goodbye: bool = False) -> None:
+        topic = self._settings.kafka.topic_prefix + inbox_name(agent_id)
+        box, incarnation = self._boxes[topic], f"{self._settings.actors.host}.{self._born}"
+        fields = {"load": box.load, "inbox_lag": self._lag(topic, box), "goodbye": goodbye, "incarnation": incarnation}
+        self._tell(AgentCommandKind.HEARTBEAT, agent_id, **fields)
 
     # --- helpers
 

@@ -14,9 +14,9 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from actors.runtime.clients import closed
 from actors.runtime.directory import refuse_lookalikes
 from schemas.agents import AgentCommand, AgentCommandKind, AgentDefinition, AgentEvent, AgentEventKind, AgentRecord
+from schemas.closing import closed
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, DecodeError, OperatorError, UnknownSchemaId
 from schemas.settings import Settings
@@ -55,7 +55,7 @@ async def register(
             hint="`troupe ps` shows whether it runs; `troupe up` starts it",
         ) from None
     finally:
-        await closed(directory.close(), settings)
+        await closed(directory.close(), settings.kafka.metadata_timeout_seconds)
     await _wait_for_inboxes(settings, definitions, producer)
 
 

@@ -22,8 +22,8 @@ from aiokafka.errors import KafkaError
 
 from ops.bench.ledger import Ledger
 from ops.bench.work import Work
-from ops.closing import closed
 from ops.commands import cloud_event_headers
+from schemas.closing import closed
 from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.partitioning import home

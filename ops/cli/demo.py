@@ -21,15 +21,16 @@ from ops.cli.roles import LOGS, ROLES
 from ops.cli.show import print_json
 from ops.cli.up import EMBEDDED_PARTITIONS, plan_of
 from ops.logs import quiet_libraries
+from ops.running import state_home
 from ops.supervise import Plan
 from ops.tour import tour
 from ops.tour_offline import offline_tour
 from ops.tour_stage import Stage
-from ops.tour_work import PICTURE, Tour
+from ops.tour_work import Tour
 from schemas.errors import OperatorError, TroupeError
 from schemas.settings import load_settings, process_environment
 
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the picture goes; unset: a new one.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the picture goes; unset: over the last one.")]
 Offline = Annotated[bool, typer.Option("--offline", help="In memory: no Kafka, no Java, no network, no processes.")]
 Stay = Annotated[bool, typer.Option("--stay", help="Leave the system running until Ctrl-C.")]
 
@@ -57,16 +58,15 @@ def _show_offline(out: Path | None, stage: Stage, as_json: bool) -> None:
         raise OperatorError(f"The tour failed: {error}", hint=error.hint) from error
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(130) from None
-    finally:
-        _drop_if_empty(pictures, out)
     if as_json:
         print_json(seen.document())
 
 
 def _show(out: Path | None, stage: Stage, stay: bool, as_json: bool) -> None:
-    ensure_jars(JarCache.default())  # first of all, because this may be a download and shows its progress
+    pictures = _pictures(out)
+    ensure_jars(JarCache.default())  # before the rest, because this may be a download and shows its progress
     place = Path(tempfile.mkdtemp(prefix="troupe-demo-"))
-    plan, pictures, keep = _plan(place, stay), _pictures(out), False
+    plan, keep = _plan(place, stay), False
     try:
         seen = asyncio.run(_until_sigterm(tour(plan, pictures, stage, stay)))
     except TroupeError as error:
@@ -77,7 +77,6 @@ def _show(out: Path | None, stage: Stage, stay: bool, as_json: bool) -> None:
     finally:
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
-        _drop_if_empty(pictures, out)
     if as_json:
         print_json(seen.document())
     if seen.left_running:
@@ -85,13 +84,13 @@ def _show(out: Path | None, stage: Stage, stay: bool, as_json: bool) -> None:
 
 
 def _pictures(out: Path | None) -> Path:
-    return out.expanduser().resolve() if out else Path(tempfile.mkdtemp(prefix="troupe-picture-"))
-
-
-def _drop_if_empty(pictures: Path, out: Path | None) -> None:
-    """A folder that was made for a picture that was never drawn goes."""
-    if out is None and not (pictures / PICTURE).exists():
-        shutil.rmtree(pictures, ignore_errors=True)
+    """The picture is looked at after the command has ended, so it stays; but there is one of it, not one for each tour."""
+    place = out.expanduser().resolve() if out else state_home(process_environment()) / "demo"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"No place for the picture: {error}", hint="troupe demo --out DIR names another") from error
+    return place
 
 
 def _plan(place: Path, stay: bool) -> Plan:

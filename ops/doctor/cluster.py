@@ -99,7 +99,9 @@ async def topic_findings(site: Site) -> list[Finding]:
     described = await site.admin.describe_topics()
     findings += copies([each for each in described if each["topic"] in wanted or fnmatchcase(each["topic"], inboxes)])
     if not findings:
-        findings.append(ok("topics", f"{len(wanted)} topics, {site.settings.kafka.partitions} partitions each input"))
+        boxes = [each for each in described if fnmatchcase(each["topic"], inboxes)]
+        what = f"{len(wanted)} topics of the wiring, {site.settings.kafka.partitions} partitions each input"
+        findings.append(ok("topics", f"{what}; besides them {counted(len(boxes), 'agent')} with an inbox"))
     return findings
 
 

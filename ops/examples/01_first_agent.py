@@ -18,38 +18,39 @@ prints
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 
 from ops.cli.options import running_settings
 from ops.client import Client, TaskFailed
+from ops.examples.start import start
 
 ANN = {"applicant_id": "ann", "loan_amount": 9_000, "credit_score": 780}
 BOB = {"applicant_id": "bob", "loan_amount": 250_000, "credit_score": 690}
 CAT = {"applicant_id": "cat", "loan_amount": 0, "credit_score": 700}
+LIMIT_S = 15.0
 
 
 async def main() -> None:
     async with Client(running_settings()) as client:
         task = await client.submit(pattern="risk_assessment", payload=ANN)
-        risk = await client.result(task)
+        risk = await client.result(task, LIMIT_S)
         print(f"ann: grade {risk['grade']}, {risk['reason']}")
 
         mine = f"bob-{uuid.uuid4()}"  # an id of one's own: a submit that was not confirmed can be made again
         await client.submit(pattern="risk_assessment", payload=BOB, task_id=mine)
-        risk = await client.result(mine)
+        risk = await client.result(mine, LIMIT_S)
         print(f"bob: grade {risk['grade']}, {risk['reason']}")
         await client.submit(pattern="risk_assessment", payload=BOB, task_id=mine)
-        found = await client.wait(mine, timeout_s=60)
+        found = await client.wait(mine, timeout_s=LIMIT_S)
         assert found is not None
         print(f"bob again, with the same id: grade {risk['grade']}, {found.attempts} attempt")
 
         task = await client.submit(pattern="risk_assessment", payload=CAT)
         try:
-            await client.result(task)
+            await client.result(task, LIMIT_S)
         except TaskFailed as failed:
             print(f"cat: {failed.status.status}, {failed.code}: {failed}")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    start(main, "troupe run ops/examples/underwriting.py")

@@ -16,15 +16,16 @@ prints
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from actors import Actor, Context
 from ops.cli.options import running_settings
 from ops.client import Client
+from ops.examples.start import start
 from ops.views.explain import candidate_rows, explanation
 
 TEXT = "No accepted task is lost; each has one outcome."
+LIMIT_S = 15.0
 
 
 async def count(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
@@ -42,14 +43,14 @@ def agents() -> list[Actor]:
 async def main() -> None:
     async with Client(running_settings()) as client:
         tasks = [await client.submit(required_capabilities=["count_words"], payload={"text": TEXT}) for _ in range(30)]
-        words = sum([(await client.result(task))["words"] for task in tasks])
-        done = [await client.wait(task, timeout_s=60) for task in tasks]
+        words = sum([(await client.result(task, LIMIT_S))["words"] for task in tasks])
+        done = [await client.wait(task, timeout_s=LIMIT_S) for task in tasks]
         who = sorted({str(task.agent) for task in done if task is not None})
         print(f"{len(tasks)} texts with {words} words were counted by {', '.join(who)}")
 
         for words in (["count_words"], ["count_words", "german"]):
             task = await client.submit(required_capabilities=words, payload={"text": "Guten Tag"})
-            found = await client.wait(task, timeout_s=60)
+            found = await client.wait(task, timeout_s=LIMIT_S)
             assert found is not None
             explained = explanation(found)  # `troupe explain TASK` prints the same
             (step,) = (each for each in explained.steps if each.decision is not None)
@@ -59,4 +60,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    start(main, "troupe run ops/examples/02_fan_out_and_explain.py")

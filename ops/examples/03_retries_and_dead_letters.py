@@ -36,6 +36,7 @@ from typing import Any
 from actors import Actor, Context
 from ops.cli.options import running_settings
 from ops.client import Client, NoOutcome
+from ops.examples.start import start
 from schemas.errors import Overloaded
 from schemas.policies import RetryPolicy
 
@@ -83,4 +84,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    start(main)

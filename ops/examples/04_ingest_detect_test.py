@@ -23,12 +23,12 @@ prints
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 from ops.cli.options import running_settings
 from ops.client import Client
+from ops.examples.start import start
 
 FIGURES = Path(__file__).parent / "data" / "us-employment.csv"
 
@@ -60,4 +60,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    start(main)

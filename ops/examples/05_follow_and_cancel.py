@@ -27,6 +27,9 @@ from aiokafka import AIOKafkaProducer
 from actors import Actor, Context
 from ops.cli.options import running_settings
 from ops.client import Client
+from ops.examples.start import start
+
+LIMIT_S = 15.0
 
 
 async def count(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
@@ -53,14 +56,14 @@ async def main() -> None:
 
     async with Client(settings) as client:
         said = ""
-        async for event in client.events(task):
+        async for event in client.events(task, timeout_s=LIMIT_S):
             if str(event.kind) not in (said, "started"):  # progress comes many times; before it or after it, `started`
                 said = str(event.kind)
                 print(said)
-        print(f"{(await client.result(task))['primes']} primes below 1000")
+        print(f"{(await client.result(task, LIMIT_S))['primes']} primes below 1000")
 
         task = await client.submit(pattern="count_primes", payload={"below": 10**6, "pause_seconds": 0.4})
-        async for event in client.events(task):
+        async for event in client.events(task, timeout_s=LIMIT_S):
             if event.kind == "progress":
                 answer = await client.cancel(task, "not needed any more")
                 break
@@ -68,4 +71,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    start(main, "troupe run ops/examples/05_follow_and_cancel.py")

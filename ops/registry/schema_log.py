@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from ops.closing import closed
+from schemas.closing import closed
 from schemas.errors import BrokerUnavailable, DecodeError, OperatorError, SchemaError
 from schemas.registry import LEVEL, NOOP_KEY, SchemaView
 

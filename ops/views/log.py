@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from ops.closing import closed
 from ops.topics import admin
+from schemas.closing import closed
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.settings import Settings
 from streams.runtime.fetched import read_any_header_name

@@ -35,6 +35,7 @@ async def refuse_unsound_topics(settings: Settings, specs: Sequence[ProcessorSpe
     """Raises OperatorError naming the topic and the remedy, BrokerUnavailable if Kafka does not answer in time."""
     bootstrap = settings.kafka.bootstrap_servers
     _refuse_large_batches(settings)
+    _refuse_early_trust(settings)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         async with asyncio.timeout(settings.kafka.metadata_timeout_seconds):
@@ -96,6 +97,16 @@ def _refuse_large_batches(settings: Settings) -> None:
         raise OperatorError(
             f"coordinator.batch_bytes is {batch_bytes}, inboxes take {inbox_bytes} bytes at once (limits.max_wrapped_bytes)",
             hint=f"set coordinator.batch_bytes to {inbox_bytes} or less",
+        )
+
+
+def _refuse_early_trust(settings: Settings) -> None:
+    """A copy that may still be on its way would be taken for one that has come, and the row that knows it would leave."""
+    copy_s, produce_s = settings.coordinator.copy_seconds, settings.kafka.request_timeout_seconds
+    if copy_s <= produce_s:
+        raise OperatorError(
+            f"coordinator.copy_seconds is {copy_s:g}, and a produce may take {produce_s:g} s (kafka.request_timeout_seconds)",
+            hint=f"set coordinator.copy_seconds to {4 * produce_s:g}",
         )
 
 

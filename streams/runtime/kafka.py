@@ -184,6 +184,7 @@ class Runner:
             self._views,
             lambda number, key: finished_row(self.table.data._db_for_partition(number), key.encode()),
             self._settings.coordinator.batch_bytes,
+            self._settings.coordinator.copy_seconds,
         )
 
     async def _load(self, owner: Owner, store: ChangelogStore, number: int, ahead: int) -> Partition:

@@ -90,9 +90,10 @@ class MemoryRunner:
         for topic in self.spec.views:
             for key in process.views.items(topic):
                 processor.view_changed(topic, key)
+        limits = process.settings.coordinator
         return self.owner_class(
             processor, self.spec.repartition.name, process.wire, self._row_codec, process.instance,
-            process.clock, process.views, self._finished, process.settings.coordinator.batch_bytes,
+            process.clock, process.views, self._finished, limits.batch_bytes, limits.copy_seconds,
         )  # fmt: skip
 
     owner_class: type[Owner] = Owner
@@ -337,8 +338,9 @@ class MemoryRunner:
         self.look = False
         if any(partition.left for partition in owner.partitions.values()):
             return
-        again, now = self.process.settings.coordinator.wake_again_seconds, self.process.clock()
-        wakes = Wakes(owner, self._names, again, lambda: self.process.clock() / MICROS)
+        limits, now = self.process.settings.coordinator, self.process.clock()
+        again = limits.wake_again_seconds
+        wakes = Wakes(owner, self._names, again, limits.look_seconds, lambda: self.process.clock() / MICROS)
         ready, ripe = wakes.ready(now), wakes.ripe(now)
         self._look_at = now + int(again * MICROS) + 1
         if ready or ripe:

@@ -37,9 +37,6 @@ from streams.runtime.wire import ORIGIN, Encoded, Unreadable, Wire
 NOTES_PER_FLUSH = 200
 """Notes of one partition, so that the header row stays small."""
 
-COPY_SECONDS = 120
-"""A record that was sent home this long before all copies are known read has come: no produce may take so long."""
-
 Settled = tuple[Taken, Answer | None]
 
 Lookup = Callable[[int, str], tuple[bytes, int] | None]
@@ -59,8 +56,11 @@ class Owner:
         views: Views,
         finished: Lookup,
         batch_bytes: int,
+        copy_seconds: float,
     ) -> None:
-        """`repartition` names the processor's topic of copies; `finished` finds the value of a finished row."""
+        """`repartition` names the topic of copies: what was sent home `copy_seconds` before all of them are known read has
+        come, as no produce may take so long. `finished` finds the value of a finished row.
+        """
         self.processor = processor
         self._copies = repartition
         self._sent_home: dict[int, int] = {}  # by second: the earliest append time of what was sent home in it
@@ -74,7 +74,7 @@ class Owner:
         self._rule = Rule(processor, wire, row_codec, self.counts)
         self.views = views
         self._instance, self._clock, self._finished = instance, clock, finished
-        self._batch_bytes = batch_bytes
+        self._batch_bytes, self._copy_seconds = batch_bytes, copy_seconds
 
     # --- rows
 
@@ -130,7 +130,7 @@ class Owner:
         """
         until = min(each.read_until(self.reads) for each in self.partitions.values())
         home_until = min(each.read_at.get(self._copies, 0) for each in self.partitions.values())
-        for second in [each for each in self._sent_home if (each + COPY_SECONDS) * 1_000_000 <= home_until]:
+        for second in [each for each in self._sent_home if (each + self._copy_seconds) * 1_000_000 <= home_until]:
             del self._sent_home[second]
         return min([until, *self._sent_home.values()])
 

@@ -41,52 +41,61 @@ class Replies:
         self._starting = asyncio.Lock()
 
     async def send(self, topic: str, copies: list[Encoded]) -> list[Encoded]:
-        """Those that the topic did not take, within a few times `kafka.reply_timeout_seconds`.
+        """Those that the topic did not take, or did not say that it has, within a few times
+        `kafka.reply_timeout_seconds`.
 
         A topic that cannot be written to is left alone for a while. One that only refuses a copy is not: others may have
         named it too.
         """
         try:
             count = await self._partitions(topic)
-            refused = [copy for copy in copies if copy.partition >= count]
-            places: dict[int, list[Encoded]] = {}
-            for copy in copies:
-                if copy.partition < count:
-                    number = copy.partition if copy.partition >= 0 else by_key(copy, count)
-                    places.setdefault(number, []).append(copy)
-            for each in await asyncio.gather(*(self._write(topic, *place) for place in places.items())):
-                refused += each
         except (KafkaError, ValueError, BrokerUnavailable, TimeoutError) as error:
-            log.warning("reply_failed", topic=topic, copies=len(copies), error=repr(error))
-            self._remember(topic, 0)
-            return copies
+            return self._failed(topic, copies, error)
+        refused = [copy for copy in copies if copy.partition >= count]
+        places: dict[int, list[Encoded]] = {}
+        for copy in copies:
+            if copy.partition < count:
+                number = copy.partition if copy.partition >= 0 else by_key(copy, count)
+                places.setdefault(number, []).append(copy)
+        unanswered: list[Encoded] = []
+        for large, lost in await asyncio.gather(*(self._write(topic, *place) for place in places.items())):
+            refused += large
+            unanswered += lost
         if refused:
             log.warning("reply_refused", topic=topic, copies=len(refused), meaning="too large, or no such partition")
-        return refused
+        return refused + unanswered
 
     async def close(self) -> None:
         """Close the connections."""
         if self._producer is not None:
             await self._producer.stop()
 
-    async def _write(self, topic: str, partition: int, copies: list[Encoded]) -> list[Encoded]:
-        """Those that are too large for the topic. Raises KafkaError or TimeoutError."""
+    async def _write(self, topic: str, partition: int, copies: list[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
+        """Those that are too large for the topic; and, after a failure, those that are not known to be there."""
         todo, refused = [copies], list[Encoded]()
-        async with asyncio.timeout(self._limit_s):
-            producer = await self._started()
-            while todo:
-                some, batch = todo.pop(), empty(self._batch_bytes)
-                full = next((n for n, copy in enumerate(some) if not append(batch, copy)), len(some))
-                if full < len(some):
-                    todo.append(some[full:])
-                try:
-                    await (await producer.send_batch(batch, topic, partition=partition))
-                except MessageSizeTooLargeError:
-                    if full == 1:
-                        refused += some[:1]
-                    else:  # perhaps only one of them is too large
-                        todo += [some[: full // 2], some[full // 2 : full]]
-        return refused
+        try:
+            async with asyncio.timeout(self._limit_s):
+                producer = await self._started()
+                while todo:
+                    some, batch = todo[-1], empty(self._batch_bytes)  # there until it is answered
+                    full = next((n for n, copy in enumerate(some) if not append(batch, copy)), len(some))
+                    left = [some[full:]] if full < len(some) else []
+                    try:
+                        await (await producer.send_batch(batch, topic, partition=partition))
+                    except MessageSizeTooLargeError:
+                        if full == 1:
+                            refused += some[:1]
+                        else:  # perhaps only one of them is too large
+                            left += [some[: full // 2], some[full // 2 : full]]
+                    todo[-1:] = left
+        except (KafkaError, TimeoutError) as error:
+            return refused, self._failed(topic, [copy for some in todo for copy in some], error)
+        return refused, []
+
+    def _failed(self, topic: str, copies: list[Encoded], error: Exception) -> list[Encoded]:
+        log.warning("reply_failed", topic=topic, copies=len(copies), error=repr(error))
+        self._remember(topic, 0)
+        return copies
 
     async def _partitions(self, topic: str) -> int:
         count, until = self._known.get(topic, (0, 0.0))

@@ -37,7 +37,7 @@ class Waker:
         self, spec: ProcessorSpec, app: App, wire: Wire, settings: Settings, clock: Clock, die: Die
     ) -> None:
         self._spec, self._app, self._wire, self._clock, self._die = spec, app, wire, clock, die
-        self._again = settings.coordinator.wake_again_seconds
+        self._again, self._look = settings.coordinator.wake_again_seconds, settings.coordinator.look_seconds
         self._ack_seconds = settings.kafka.request_timeout_seconds
         self._topics = {wire.real(topic.name): topic for topic in spec.reads}
         self._names = tuple(topic.name for topic in spec.reads)
@@ -62,7 +62,7 @@ class Waker:
             return
         if not owner.partitions or any(partition.left for partition in owner.partitions.values()):
             return
-        wakes, now = Wakes(owner, self._names, self._again), self._clock.now()
+        wakes, now = Wakes(owner, self._names, self._again, self._look), self._clock.now()
         ready, ripe = wakes.ready(now), wakes.ripe(now)
         if ready or ripe:
             self._round = asyncio.ensure_future(self._wake(outbox, wakes, ready, ripe))

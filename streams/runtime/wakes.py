@@ -25,9 +25,6 @@ ONCE = 1000
 
 MICROS = 1_000_000
 
-LOOK = 10 * MICROS
-"""How often all partitions are looked at while finished rows are kept; they leave so much later than they could."""
-
 
 class Clock:
     """The wall clock in microseconds, corrected by what acks show of the broker's."""
@@ -69,13 +66,16 @@ class Wakes:
         owner: Owner,
         topics: tuple[str, ...],
         again_seconds: float,
+        look_seconds: float,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`seconds` is the clock by which a wake is asked for again."""
+        """`seconds` is the clock by which a wake is asked for again. All partitions are looked at every `look_seconds`
+        while finished rows are kept, which leave so much later than they could.
+        """
         self._owner = owner
         self._seconds = seconds
         self._topics = topics
-        self._again = again_seconds
+        self._again, self._look = again_seconds, int(look_seconds * MICROS)
 
     def ripe(self, now: int) -> list[Partition]:
         """Partitions with a timer that the clock has passed; now and then all, if rows wait for every input to be read."""
@@ -84,7 +84,7 @@ class Wakes:
         return [
             each
             for each in partitions
-            if (each.timers and each.timers[0][0] <= now) or (keeps and each.looked + LOOK <= now)
+            if (each.timers and each.timers[0][0] <= now) or (keeps and each.looked + self._look <= now)
         ]
 
     def ready(self, now: int) -> list[Wake]:

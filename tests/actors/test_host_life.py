@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 
 from actors.api import Actor, Context
-from actors.runtime.clients import closed
 from actors.runtime.kafka import run_host
 from schemas.agents import AgentEvent, AgentEventKind, AgentFault, AgentState
-from schemas.errors import BrokerUnavailable, OperatorError
+from schemas.errors import OperatorError
 from schemas.inbox import InboxKind, InboxRecord
-from schemas.settings import Settings
 from schemas.topics import AGENT_COMMANDS, AGENT_EVENTS, TASK_REPORTS
 from tests.actors.processes import process
 from tests.actors.stage import Stage, assignment, micros, outcomes
@@ -193,28 +191,15 @@ async def test_a_stop_during_the_start_has_its_limit(broker: str, tmp_path: Path
         assert child.said("stop_forced")
 
 
-async def test_a_client_that_says_it_was_cancelled_hides_no_failure() -> None:
-    """As aiokafka's consumer does when it is stopped between a failed fetch and the next."""
-
-    async def stop() -> None:
-        fetch = asyncio.create_task(asyncio.sleep(60))
-        await asyncio.sleep(0)
-        fetch.cancel()
-        await fetch
-
-    async def leave() -> None:
-        try:
-            raise BrokerUnavailable("gone")
-        finally:
-            await closed(stop(), Settings())
-
-    with pytest.raises(BrokerUnavailable):
-        await leave()
-
-
-async def test_who_is_cancelled_while_a_client_closes_is_cancelled() -> None:
-    closing = asyncio.create_task(closed(asyncio.sleep(60), Settings()))
-    await asyncio.sleep(0.01)
-    closing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await closing
+async def test_only_the_last_process_of_a_host_says_goodbye(broker: str, tmp_path: Path) -> None:
+    """While another one is there it takes over what the first leaves; nobody's tasks need another agent."""
+    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=2) as stage:
+        actor = Actor("adder", add, heartbeat_interval_seconds=1)
+        await stage.enrol(actor)
+        async with stage.host(actor, enrol=False):
+            async with stage.host(actor, enrol=False):
+                pass
+            gone = micros()
+            seen = await stage.commands(lambda seen: seen and seen[-1].occurred_at > gone + 4_000_000)
+            assert not any(each.goodbye for each in seen)
+        await stage.commands(lambda seen: seen and seen[-1].goodbye)

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from actors.api import Actor, Context
-from actors.runtime.rivals import _refusal, refuse_rivals
+from actors.runtime.rivals import _refusal, _Rival, refuse_rivals
 from schemas.errors import OperatorError
 from schemas.topics import TASK_REPORTS, inbox_name
 from tests.actors.stage import Stage, assignment, outcomes
@@ -37,12 +37,15 @@ async def opened(broker: str, path: Path) -> AsyncIterator[Stage]:
 
 
 @contextlib.asynccontextmanager
-async def member(stage: Stage, host: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def member(
+    stage: Stage, host: str, agent_id: str = "echo", group: str | None = None
+) -> AsyncIterator[AIOKafkaConsumer]:
     """A host of this name, as far as Kafka can tell."""
     reader = AIOKafkaConsumer(
-        stage.name(inbox_name("echo")),
+        stage.name(inbox_name(agent_id)),
         bootstrap_servers=stage.settings.kafka.bootstrap_servers,
-        group_id=stage.name(f"actors.{host}"),
+        group_id=stage.name(group or f"actors.{host}"),
+        client_id=f"{host}-1-0123456789ab",
     )
     await reader.start()
     try:
@@ -51,8 +54,9 @@ async def member(stage: Stage, host: str) -> AsyncIterator[AIOKafkaConsumer]:
         await reader.stop()
 
 
-async def look(stage: Stage, host: str, joined: bool) -> None:
-    await refuse_rivals(stage.settings, {"echo": stage.name(f"actors.{host}")}, joined=joined)
+async def look(stage: Stage, host: str, joined: bool, **groups: str) -> None:
+    ours = {agent_id: stage.name(group) for agent_id, group in (groups or {"echo": f"actors.{host}"}).items()}
+    await refuse_rivals(stage.settings, ours, joined_as=f"{host}-1-0123456789ab" if joined else None)
 
 
 async def test_of_two_that_came_together_the_second_name_gives_way_at_once(broker: str, tmp_path: Path) -> None:
@@ -73,6 +77,29 @@ async def test_who_need_not_give_way_waits_and_goes_on(broker: str, tmp_path: Pa
         await other.stop()
         async with asyncio.timeout(SESSION):
             await looking
+
+
+async def test_two_that_meet_at_two_agents_have_one_winner(broker: str, tmp_path: Path) -> None:
+    """Each has one of the agents in a group of its own, so that the groups' names sort one way here and one way there."""
+    first, second = {"echo": "actors.a", "more": "agents.more"}, {"echo": "agents.echo", "more": "actors.b"}
+    async with opened(broker, tmp_path) as stage, contextlib.AsyncExitStack() as there:
+        await stage.enrol(Actor("more", echo))
+        left = [
+            [
+                await there.enter_async_context(member(stage, host, agent_id, group))
+                for agent_id, group in groups.items()
+            ]
+            for host, groups in (("a", first), ("b", second))
+        ]
+        stays = asyncio.create_task(look(stage, "a", joined=True, **first))
+        began = time.monotonic()
+        with pytest.raises(OperatorError, match=r"'echo' and 1 more is hosted already"):
+            await look(stage, "b", joined=True, **second)
+        assert time.monotonic() - began < SESSION
+        assert not stays.done()
+        await asyncio.gather(*(each.stop() for each in left[1]))
+        async with asyncio.timeout(SESSION):
+            await stays
 
 
 async def test_one_that_was_there_all_along_is_not_driven_out_by_a_name(broker: str, tmp_path: Path) -> None:
@@ -120,7 +147,7 @@ async def test_who_gives_way_after_it_has_joined_has_begun_nothing(broker: str, 
 
 @pytest.mark.parametrize("prefix", ["", "t1.", "actors.", "my.actors."])
 def test_the_way_to_join_follows_from_the_group(prefix: str) -> None:
-    shared = _refusal({"echo": f"{prefix}actors.main"}, prefix)
-    own = _refusal({"echo": f"{prefix}agents.echo"}, prefix)
+    shared = _refusal([_Rival("echo", f"{prefix}actors.main", frozenset())], prefix)
+    own = _refusal([_Rival("echo", f"{prefix}agents.echo", frozenset())], prefix)
     assert "`--host main` shares its work" in shared.hint
     assert '`config={"own_group": True}` shares its work' in own.hint

@@ -221,3 +221,29 @@ async def test_a_stop_is_answered_when_nothing_is_in_hand(open_stage: Open) -> N
         kinds = [AgentCommandKind.REGISTER, AgentCommandKind.HEARTBEAT, AgentCommandKind.HEARTBEAT]
         assert [each.kind for each in beats] == kinds
         assert (beats[-1].load, beats[-1].inbox_lag) == (0, 0)
+
+
+async def test_a_host_that_has_drained_says_goodbye_and_the_next_one_is_another(open_stage: Open) -> None:
+    async with open_stage() as stage:
+        async with stage.host(Actor("adder", add)):
+            await stage.commands(lambda seen: len(seen) == 2)
+        first = await stage.commands(lambda seen: len(seen) == 3)
+        assert [(each.kind.value, each.goodbye) for each in first[1:]] == [("heartbeat", False), ("heartbeat", True)]
+        await asyncio.sleep(0.05)
+        async with stage.host(Actor("adder", add), enrol=False):
+            both = await stage.commands(lambda seen: len(seen) == 5)
+        assert both[1].incarnation == both[2].incarnation != both[4].incarnation
+        assert all(each.incarnation for each in both if each.kind is AgentCommandKind.HEARTBEAT)
+
+
+async def test_a_host_that_leaves_work_undone_says_no_goodbye(open_stage: Open) -> None:
+    diary = Diary()
+    async with open_stage(actors__drain_seconds=0.2) as stage:
+        with suppress(DrainTimeout):  # the process that ends with it is started again at once
+            async with stage.host(Actor("slow", diary.wait)):
+                await stage.assign("slow", "a")
+                await diary.until("a/1")
+        diary.gates["a/1"].set()
+        async with stage.host(Actor("slow", diary.wait), enrol=False):
+            seen = await stage.commands(lambda seen: seen and seen[-1].incarnation not in (None, seen[1].incarnation))
+            assert not any(each.goodbye for each in seen)

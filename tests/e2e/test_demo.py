@@ -32,6 +32,12 @@ def test_the_tour_finds_the_recession_and_leaves_nothing(visitor: Visitor) -> No
     assert list((visitor.root / "tmp").glob("troupe-demo-*")) == []
 
 
+def test_a_tour_leaves_one_picture_and_nothing_else(visitor: Visitor) -> None:
+    seen = visitor.json("demo")
+    assert seen["picture"] == str(visitor.root / "state" / "troupe" / "demo" / "anomalies.png")
+    assert list((visitor.root / "tmp").glob("troupe-*")) == []
+
+
 def _reason(event: dict[str, Any]) -> Any:
     return event["decision"] and event["decision"]["reason"]
 

@@ -37,6 +37,10 @@ heartbeat, drained          | .                   | .          | stopped     | .
 heartbeat, drained, leaving | .                   | .          | absent      | .          | .
 heartbeat, draining, busy   | .                   | .          | = recorded  | .          | .
 heartbeat, draining, unread | .                   | .          | = recorded  | .          | .
+goodbye                     | no: agent_not_found | =          | offline     | =          | =
+goodbye, of another process | .                   | .          | =           | .          | .
+goodbye, draining           | .                   | .          | stopped     | .          | .
+goodbye, draining, leaving  | .                   | .          | absent      | .          | .
 silent for 3 intervals      | stale               | stale      | offline     | stale      | stale
 silent, draining            | .                   | .          | stopped     | .          | .
 silent, draining, leaving   | .                   | .          | absent      | .          | .
@@ -98,9 +102,9 @@ class Registry:
             AgentCommand(event_id="c", occurred_at=self.now, source="t", kind=wish, agent_id="a", **fields)
         )
 
-    def heartbeat(self, load: int = 0, inbox_lag: int = 0, after: float = 10) -> Any:
+    def heartbeat(self, load: int = 0, inbox_lag: int = 0, after: float = 10, **fields: Any) -> Any:
         self.now += int(after * SECOND)
-        return self.command("heartbeat", load=load, inbox_lag=inbox_lag)
+        return self.command("heartbeat", load=load, inbox_lag=inbox_lag, **({"incarnation": "1"} | fields))
 
     def wake(self, after: float = 0) -> Any:
         self.now += int(after * SECOND)
@@ -160,6 +164,10 @@ EVENTS: dict[str, Callable[[Registry], Any]] = {
     "heartbeat, drained, leaving": lambda r: draining(r, leaving=True).heartbeat(),
     "heartbeat, draining, busy": lambda r: draining(r).heartbeat(load=1),
     "heartbeat, draining, unread": lambda r: draining(r).heartbeat(inbox_lag=1),
+    "goodbye": lambda r: r.heartbeat(after=0, goodbye=True),
+    "goodbye, of another process": lambda r: r.heartbeat(after=0, goodbye=True, incarnation="2"),
+    "goodbye, draining": lambda r: draining(r).heartbeat(after=0, goodbye=True, load=1),
+    "goodbye, draining, leaving": lambda r: draining(r, leaving=True).heartbeat(after=0, goodbye=True, load=1),
     "silent for 3 intervals": lambda r: r.wake(after=30),
     "silent, draining": lambda r: draining(r).wake(after=30),
     "silent, draining, leaving": lambda r: draining(r, leaving=True).wake(after=30),
@@ -252,6 +260,26 @@ def test_offline_is_noticed_and_left() -> None:
     assert made.processor.due(made.row) is None
     made.heartbeat()
     assert (made.record("agents.events").kind, made.record("agents.registry").state) == ("up", "up")
+
+
+def test_a_goodbye_takes_the_agent_away_at_once() -> None:
+    made = in_state("up")
+    made.heartbeat(after=0.1, goodbye=True)
+    told = made.record("agents.events")
+    assert (told.kind, told.to_state, told.reason) == ("offline", "offline", "its host has stopped")
+    made.heartbeat(after=0.1, incarnation="2")
+    assert made.record("agents.registry").state == "up"
+
+
+def test_a_goodbye_that_comes_late_takes_nothing_from_the_next_process() -> None:
+    """However soon the next one is there: its first heartbeat is kept although the last one kept is fresh."""
+    made = in_state("up")
+    assert isinstance(made.heartbeat(after=0.1, incarnation="2"), Change)
+    assert made.heartbeat(after=0.1, incarnation="1", goodbye=True) is None
+    assert made.row is not None
+    assert made.row.state is AgentState.UP
+    made.heartbeat(after=0.1, incarnation="2", goodbye=True)
+    assert made.row.state is AgentState.OFFLINE
 
 
 @pytest.mark.parametrize(

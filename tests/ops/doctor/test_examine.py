@@ -18,8 +18,10 @@ from ops.doctor.cluster import Site, as_installed, copies, kafka_version, schema
 from ops.doctor.examine import CHECKS, cluster_findings
 from ops.doctor.finding import Finding, Level
 from ops.doctor.work import agent_findings, changelog_findings, group_findings
+from ops.registry.schema_log import TOPIC as SCHEMAS
 from ops.topics import admin, found_topics
 from ops.views.log import open_log
+from ops.views.topics import list_topics
 from schemas.agents import AgentCommand, AgentCommandKind, AgentDefinition, AgentRecord, AgentState
 from schemas.base import Record
 from schemas.settings import Settings
@@ -171,6 +173,22 @@ async def heard(settings: Settings, agent_id: str, ago_s: float = 0) -> None:
 
 async def with_inbox(site: Site, agent_id: str) -> None:
     await site.admin.create_topics([NewTopic(site.real(inbox_name(agent_id)), 1, 1)])
+
+
+async def test_topics_are_counted_as_they_are_listed(installed: Settings) -> None:
+    """Those of the wiring and the inboxes apart; the list has both, and the topic of the schemas."""
+    async with looked_at(installed) as site:
+        await with_inbox(site, "one")
+        await with_inbox(site, "two")
+        listed: list[str] = []
+        async with asyncio.timeout(20):
+            while sum(name.endswith(".inbox") for name in listed) < 2:
+                await asyncio.sleep(0.1)  # Kafka tells nobody when it shows a new topic
+                listed = [each.name for each in await list_topics(site.log, site.settings, site.topology)]
+        found = only(await topic_findings(site), Level.OK)
+    assert SCHEMAS in listed
+    count = len(listed) - 3
+    assert found.what == f"{count} topics of the wiring, 2 partitions each input; besides them 2 agents with an inbox"
 
 
 async def test_agents_that_nobody_hears_of(installed: Settings) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from ops.cli.errors import WrongUse
 from ops.cli.main import app
 from ops.cli.roles import environ_with_sources, troupe_command
+from schemas.errors import OperatorError
 from tests.e2e.test_demo import MONTHS
 
 
@@ -67,6 +69,24 @@ def test_what_is_seen_is_the_same_each_time(alone: None, tmp_path: Path) -> None
     assert first == second
 
 
+def test_one_picture_is_kept_and_not_one_for_each_tour(
+    alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    shown = {json.loads(tour("--json").stdout)["picture"] for _ in range(2)}
+    assert shown == {str(tmp_path / "state" / "troupe" / "demo" / "anomalies.png")}
+    assert Path(shown.pop()).read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OperatorError, match=r"No place for the picture: .*file"):
+        tour("--out", str(tmp_path / "file" / "pictures"))
+
+
 def test_there_is_nothing_to_stay() -> None:
     with pytest.raises(WrongUse, match="--stay and --offline"):
         tour("--stay")
@@ -74,7 +94,8 @@ def test_there_is_nothing_to_stay() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_tour_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
-    environ = environ_with_sources(dict(os.environ)) | {"TMPDIR": str(tmp_path)}
+    own = {"TMPDIR": str(tmp_path), "XDG_STATE_HOME": str(tmp_path.with_name(f"{tmp_path.name}-state"))}
+    environ = environ_with_sources(dict(os.environ)) | own
     command = troupe_command("demo", "--offline")
     tour = subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert tour.stdout is not None

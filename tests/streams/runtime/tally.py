@@ -174,6 +174,7 @@ class Stand:
 
     directory: Path
     batch_bytes: int = 900_000
+    copy_seconds: float = 20.0
     clock: int = 1_000
     wire: Wire = field(init=False)
     changelog: dict[int, list[Any]] = field(default_factory=dict)
@@ -202,7 +203,7 @@ class Stand:
 
         return Owner(
             self.tally, SPEC.repartition.name, self.wire, self.rows, "me", lambda: self.clock, NoViews(),
-            finished, self.batch_bytes,
+            finished, self.batch_bytes, self.copy_seconds,
         )  # fmt: skip
 
     def database(self, number: int) -> Any:

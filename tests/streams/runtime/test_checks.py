@@ -101,6 +101,19 @@ async def test_a_changelog_without_room_for_header_rows(installed: Settings) -> 
     await refuse_unsound_topics(with_batches(installed, 880_000), SPECS)
 
 
+async def test_copies_that_are_believed_to_have_come_while_they_may_still_come(installed: Settings) -> None:
+    for seconds, sound in ((30.0, False), (30.5, True)):
+        changed = installed.model_copy(update={"coordinator": Coordinator(copy_seconds=seconds)})
+        if sound:
+            await refuse_unsound_topics(changed, SPECS)
+        else:
+            message, hint = await refused(changed)
+            assert message == (
+                "coordinator.copy_seconds is 30, and a produce may take 30 s (kafka.request_timeout_seconds)"
+            )
+            assert hint == "set coordinator.copy_seconds to 120"
+
+
 async def test_batches_that_inboxes_do_not_take(installed: Settings) -> None:
     message, hint = await refused(with_batches(installed, 4_194_305))
     assert message == (

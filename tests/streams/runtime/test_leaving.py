@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from schemas.partitioning import home
-from streams.runtime.owner import COPY_SECONDS
 from streams.runtime.wakes import Wakes
 from tests.streams.runtime.tally import SPEC, Stand, Wish, keys_at
 
@@ -62,7 +61,10 @@ async def test_no_row_leaves_while_a_record_is_on_its_way_home(stand: Stand) -> 
     assert (stand.row(K).version, stand.row(K).cause) == (2, "p.asked.1.0"), "the row was there, and the rule saw it"
     assert stand.owner.read_until() == 5_500_000
     for partition in (first, second):
-        partition.look(9_000_000 + COPY_SECONDS * 1_000_000, dict.fromkeys(START, 0))
+        partition.look(9_000_000 + 20_000_000 - 1, dict.fromkeys(START, 0))
+    assert stand.owner.read_until() == 5_500_000
+    for partition in (first, second):
+        partition.look(9_000_000 + 20_000_000, dict.fromkeys(START, 0))
     assert stand.owner.read_until() > 9_000_000, "it has come, or the process would be dead"
 
 
@@ -70,8 +72,9 @@ async def test_a_partition_without_rows_holds_up_no_other(stand: Stand) -> None:
     stand.own()
     stand.own_too(1)
     await stand.take(stand.arrival(0, Wish(key=K, kind="close"), now=5_000_000))
-    wakes, now = Wakes(stand.owner, tuple(START), 1.0), 40_000_000
+    wakes, now = Wakes(stand.owner, tuple(START), 1.0, 10.0), 40_000_000
     ripe = wakes.ripe(now)
+    assert [each.number for each in Wakes(stand.owner, tuple(START), 1.0, 41.0).ripe(now)] == []
     assert [each.number for each in ripe] == [0, 1]
     assert wakes.due(now, {(topic, each.number): 0 for topic in START for each in ripe}) == []
     assert stand.owner.read_until() == now and wakes.ripe(now) == []

@@ -16,6 +16,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import NotLeaderForPartitionError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from ops.codecs import load_codecs
 from schemas.partitioning import home
@@ -145,6 +147,37 @@ async def test_replies_to_one_topic_go_together(installed: Settings, outbox: Out
     assert sent.places == [f"{topic}.-1"]
     await acked(sent, LIMIT_S)
     assert sorted(await values(installed, topic)) == wanted
+
+
+@pytest.mark.parametrize("never", [False, True], ids=["refused", "unanswered"])
+async def test_what_arrived_becomes_no_event_although_another_partition_failed(
+    installed: Settings, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, never: bool
+) -> None:
+    """Nor what arrived in that partition before it failed."""
+    topic = await create(installed, f"replies.{uuid.uuid4().hex}")
+    await acked(await outbox.send([reply(installed, topic, b"0", 0)]), LIMIT_S)
+    producer = outbox._replies._producer
+    assert producer is not None
+    send, batches = producer.send_batch, 0
+
+    async def send_batch(batch: BatchBuilder, name: str, *, partition: int) -> asyncio.Future[object]:
+        nonlocal batches
+        batches += partition
+        if batches < 2 or not partition:
+            answer: asyncio.Future[object] = await send(batch, name, partition=partition)
+        else:
+            answer = asyncio.get_running_loop().create_future()
+            if not never:
+                answer.set_exception(NotLeaderForPartitionError())
+        return answer
+
+    monkeypatch.setattr(producer, "send_batch", send_batch)
+    large = [b"%d" % number + b"x" * (installed.coordinator.batch_bytes * 2 // 3) for number in range(3)]
+    told = [reply(installed, topic, value, 1) for value in large]
+    await acked(await outbox.send([reply(installed, topic, b"1", 0), *told]), LIMIT_S)
+    assert sorted(await values(installed, topic)) == [b"0", large[0], b"1"]
+    events = await values(installed, f"{installed.kafka.topic_prefix}tasks.events")
+    assert sorted(events) == [b"instead of " + value for value in large[1:]]
 
 
 async def test_topics_are_not_remembered_for_ever() -> None:

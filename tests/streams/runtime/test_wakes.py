@@ -36,7 +36,7 @@ def test_an_input_of_which_nothing_was_read_stops_time() -> None:
 async def test_a_timer_is_due_when_partition_time_has_passed_it(stand: Stand) -> None:
     stand.own()
     await stand.take(stand.arrival(0, Wish(key=K, kind="timer", amount=500), now=1_000))
-    wakes = Wakes(stand.owner, NAMES, 1.0)
+    wakes = Wakes(stand.owner, NAMES, 1.0, 10.0)
     assert not wakes.ripe(1_499) and wakes.due(1_499, ends(asked=1)) == []
     assert [each.number for each in wakes.ripe(1_500)] == [0]
     assert wakes.due(9_000, ends(asked=2)) == [], "a report may lie unread"
@@ -46,7 +46,7 @@ async def test_a_timer_is_due_when_partition_time_has_passed_it(stand: Stand) ->
 async def test_a_due_timer_is_set_again_in_case_its_wake_is_lost(stand: Stand) -> None:
     stand.own()
     await stand.take(stand.arrival(0, Wish(key=K, kind="timer", amount=500), now=1_000))
-    wakes = Wakes(stand.owner, NAMES, 1.0)
+    wakes = Wakes(stand.owner, NAMES, 1.0, 10.0)
     assert wakes.due(2_000, ends(asked=1)) == [(0, K, 1)]
     assert wakes.due(2_001, ends(asked=1)) == []
     assert wakes.due(1_002_000, ends(asked=1)) == [(0, K, 1)]
@@ -56,25 +56,25 @@ async def test_a_row_that_moved_on_is_not_woken_by_its_old_timer(stand: Stand) -
     stand.own()
     await stand.take(stand.arrival(0, Wish(key=K, kind="timer", amount=500), now=1_000))
     await stand.take(stand.arrival(1, Wish(key=K), now=1_001))
-    assert Wakes(stand.owner, NAMES, 1.0).due(9_000, ends(asked=2)) == []
+    assert Wakes(stand.owner, NAMES, 1.0, 10.0).due(9_000, ends(asked=2)) == []
 
 
 async def test_timers_come_back_with_the_rows(stand: Stand) -> None:
     stand.own()
     await stand.take(stand.arrival(0, Wish(key=K, kind="timer", amount=500), now=1_000))
     stand.recover(dict.fromkeys(NAMES, 1), rebuilt=True)
-    assert Wakes(stand.owner, NAMES, 1.0).due(2_000, ends(asked=1)) == [(0, K, 1)]
+    assert Wakes(stand.owner, NAMES, 1.0, 10.0).due(2_000, ends(asked=1)) == [(0, K, 1)]
 
 
 async def test_a_row_that_could_move_is_asked_once_per_version_and_second(stand: Stand) -> None:
     stand.own()
     await stand.take(stand.arrival(0, Wish(key=K)))
     stand.tally.movable = [K, "unknown"]
-    wakes = Wakes(stand.owner, NAMES, 60.0)
+    wakes = Wakes(stand.owner, NAMES, 60.0, 10.0)
     assert wakes.ready(0) == [(0, K, 1)] and wakes.ready(0) == []
     await stand.take(stand.arrival(1, Wish(key=K)))
     assert wakes.ready(0) == [(0, K, 2)]
-    assert Wakes(stand.owner, NAMES, 0.0).ready(0) == [(0, K, 2)], "asked again when it was not answered"
+    assert Wakes(stand.owner, NAMES, 0.0, 10.0).ready(0) == [(0, K, 2)], "asked again when it was not answered"
 
 
 async def test_many_rows_are_woken_in_turns(stand: Stand) -> None:
@@ -82,7 +82,7 @@ async def test_many_rows_are_woken_in_turns(stand: Stand) -> None:
     keys = keys_at(0, ONCE + 5, home)
     await stand.take(*(stand.arrival(n, Wish(key=key)) for n, key in enumerate(keys)))
     stand.tally.movable = keys
-    wakes = Wakes(stand.owner, NAMES, 60.0)
+    wakes = Wakes(stand.owner, NAMES, 60.0, 10.0)
     assert len(wakes.ready(0)) == ONCE and len(wakes.ready(0)) == 5
 
 
