@@ -9,7 +9,7 @@ has passed leads to stays aiokafka's: a connection is given another `send`, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from io import BytesIO
 from struct import Struct
 from typing import Any, NamedTuple
@@ -48,14 +48,14 @@ class _Sending:
     def __init__(self, connection: Any) -> None:
         self._connection, self._send = connection, connection.send
 
-    def send(self, request: Any, expect_response: bool = True) -> Awaitable[Any]:
+    def send(self, request: Any, expect_response: bool = True) -> Coroutine[Any, Any, Any]:
         """Send a request; the answer, or TimeoutError after the connection's limit. Raises what the connection raises."""
         if request.API_KEY == _PRODUCE and expect_response:
             request = _Produce(request)
-        waiting: Awaitable[Any] = self._send(request, expect_response)
-        if not expect_response or not asyncio.iscoroutine(waiting):
+        waiting: Coroutine[Any, Any, Any] = self._send(request, expect_response)
+        if not expect_response:
             return waiting
-        waiting.close()  # its limit; what it would have waited for is last in the queue
+        waiting.close()  # it would keep the limit; what it would have waited for is last in the queue
         return _within(self._connection._request_timeout, self._connection._requests[-1][-1])
 
 
