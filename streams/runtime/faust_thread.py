@@ -25,6 +25,9 @@ from streams.runtime.fetched import read_any_header_name
 REMOVED = frozenset({25, 82})
 """Kafka's answers to a member that the group no longer has: unknown member id, fenced instance id."""
 
+_CLOSE = 4
+"""Fetches at most so many waits apart follow each other closely; a fetch that waits takes one to two."""
+
 _STILL_SECONDS = 0.05
 """Records that flowed have stopped when none came for so long."""
 
@@ -91,22 +94,27 @@ class Pace:
     """How long the broker holds a fetch, by how the records come.
 
     At a few hundred records a second each would be a fetch of its own, and a fetch costs more than a record: so while they
-    flow it waits a moment for company. They flow when at least one more is to be expected within that moment. A record that
-    comes alone is not held, and an idle process asks twice a second.
+    flow it waits a moment for company. They flow when at least one more is to be expected within that moment, and when the
+    fetches follow each other closely: where the work between two of them is longer, it is what the records gather behind,
+    and to be held costs the broker a look at each append. A record that comes alone is not held, and an idle process asks
+    twice a second.
     """
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._gap = 1.0
+        self._wait = hooks.gather_ms / 1000
+        self._gap = self._record_gap = 1.0
         self._at = 0.0
         self.flowing = False
 
     def heard(self, now: float, count: int) -> None:
         """A fetch ended with so many records; seconds of a steady clock."""
         if count:
-            self._gap = 0.8 * self._gap + 0.2 * min(1.0, now - self._at) / count
+            gap = min(1.0, now - self._at)
+            self._gap = 0.8 * self._gap + 0.2 * gap
+            self._record_gap = 0.8 * self._record_gap + 0.2 * gap / count
             self._at = now
-        self.flowing = count > 0 and self._gap < self._hooks.gather_ms / 1000
+        self.flowing = count > 0 and self._record_gap < self._wait and self._gap < _CLOSE * self._wait
 
     def apply(self, fetcher: Any) -> None:
         """The next fetches are asked for in this way."""
