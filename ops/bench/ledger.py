@@ -33,14 +33,14 @@ class Ledger:
         for number in numbers:
             self.acked[number] = at
 
-    def mark_result(self, number: int, at: int, status: TaskState, began: int, why: str) -> None:
+    def mark_result(self, number: int, at: int, status: str, began: int, why: str) -> None:
         """The outcome of a task was read; a second one is counted and changes nothing."""
         if self.ended[number]:
             self.duplicates += 1
             return
         self.ended[number], self.began[number] = at, began
         self.finished += 1
-        if status is not TaskState.COMPLETED:
+        if status != TaskState.COMPLETED:
             self._failed(f"{status}: {why}")
 
     def mark_dead(self, number: int, at: int, why: str) -> None:

@@ -11,12 +11,12 @@ confirmed by all replicas, and each outcome read and decoded.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -28,7 +28,6 @@ from schemas.codec import Codecs
 from schemas.errors import BrokerUnavailable, OperatorError
 from schemas.partitioning import home
 from schemas.settings import Settings
-from schemas.tasks import TaskState
 from schemas.topics import DEAD_LETTERS, TASK_REQUESTS, TASK_RESULTS
 from topology import partitions_of
 
@@ -139,9 +138,9 @@ class Observer:
         fields = self._results.decode_fields(record.value)
         number = self._work.number(fields["task_id"])
         if number is not None:
-            began = json.loads(fields["result"]).get("at", 0) if fields["result"] else 0
+            began = orjson.loads(fields["result"]).get("at", 0) if fields["result"] else 0
             why = fields["error"]["message"] if fields["error"] else ""
-            ledger.mark_result(number, at, TaskState(fields["status"]), began, why)
+            ledger.mark_result(number, at, fields["status"], began, why)
 
     def _letter(self, record: ConsumerRecord, at: int, ledger: Ledger) -> None:
         letter = self._letters.decode(record.value)

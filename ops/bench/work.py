@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ops.bench.agents import POOLS, word
 from schemas.tasks import TaskCommand
+from streams.tasks.rows import evolve
 
 SOURCE = "bench"
 _FRAME = '{"text":"%s"}'
@@ -48,13 +49,14 @@ class Work:
         pool = word(number // 2 % POOLS)
         by_pattern = number % 2 == 0
         task_id = self.task_id(number)
-        return _BLANK.model_copy(
-            update={
+        return evolve(
+            _BLANK,
+            {
                 "event_id": f"{task_id}.submit",
                 "occurred_at": time.time_ns() // 1000,
                 "task_id": task_id,
                 "pattern": pool if by_pattern else None,
                 "required_capabilities": [] if by_pattern else [pool],
                 "payload": payload(self.payload_bytes),
-            }
+            },
         )

@@ -7,6 +7,7 @@ holds it equal to what `RoutingDecision` itself writes.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from json.encoder import encode_basestring as quoted
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ def decision_json(
     rules read no clock, and both moments are known from the event.
     """
     ask, stamp = asked.ask, event.stamp
+    asked_for = _input(ask.pattern, ask.type, ask.capabilities, ask.agent_id)
     took = max(0, stamp.time - event.now) / 1000
     chosen_text = "" if chosen is None else f'"chosen":{quoted(chosen)},'
     level = "" if asked.level == _LEVEL else f'"queue_level":{asked.level},'
@@ -44,21 +46,22 @@ def decision_json(
     ms = f'"route_ms":{took},' if took else ""
     return (
         f'{{"decision_id":{quoted(event.id(0))},"task_id":{quoted(ask.task_id)},"attempt":{asked.attempt},'
-        f'"at":{event.now},"input":{_input(ask)},{_route(route, seen)}{chosen_text}"reason":{quoted(reason)},'
+        f'"at":{event.now},"input":{asked_for},{_route(route, seen)}{chosen_text}"reason":{quoted(reason)},'
         f'{level}{wait}{ms}"coordinator":{{"instance":{quoted(stamp.instance)},"version":{quoted(version)}}}}}'
     )
 
 
-def _input(ask: Ask) -> str:
+@lru_cache(1024)
+def _input(pattern: str | None, kind: str, capabilities: tuple[str, ...], agent_id: str | None) -> str:
     parts = []
-    if ask.pattern is not None:
-        parts.append(f'"pattern":{quoted(ask.pattern)}')
-    if ask.type:
-        parts.append(f'"type":{quoted(ask.type)}')
-    if ask.capabilities:
-        parts.append(f'"required_capabilities":[{",".join([quoted(word) for word in ask.capabilities])}]')
-    if ask.agent_id is not None:
-        parts.append(f'"agent_id":{quoted(ask.agent_id)}')
+    if pattern is not None:
+        parts.append(f'"pattern":{quoted(pattern)}')
+    if kind:
+        parts.append(f'"type":{quoted(kind)}')
+    if capabilities:
+        parts.append(f'"required_capabilities":[{",".join([quoted(word) for word in capabilities])}]')
+    if agent_id is not None:
+        parts.append(f'"agent_id":{quoted(agent_id)}')
     return f"{{{','.join(parts)}}}"
 
 
