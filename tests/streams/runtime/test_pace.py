@@ -22,7 +22,7 @@ def paced(gaps_s: list[float], count: int = 1) -> tuple[int, int]:
     return fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms
 
 
-@pytest.mark.parametrize(("gap", "count"), [(0.0001, 1), (0.001, 1), (0.0039, 1), (0.006, 2), (0.1, 30)])
+@pytest.mark.parametrize(("gap", "count"), [(0.0001, 1), (0.001, 1), (0.0039, 1), (0.006, 2), (0.015, 30)])
 def test_records_that_flow_are_gathered(gap: float, count: int) -> None:
     assert paced([gap] * 100, count) == (65_536, 4)
 
@@ -30,6 +30,10 @@ def test_records_that_flow_are_gathered(gap: float, count: int) -> None:
 @pytest.mark.parametrize("gaps", [[], [0.0], [0.0041] * 100, [1.0] * 5, [0.001] * 100 + [0.05] * 3])
 def test_a_record_that_comes_alone_is_not_held(gaps: list[float]) -> None:
     assert paced(gaps) == (1, 500)
+
+
+def test_what_gathers_behind_the_work_is_not_held() -> None:
+    assert paced([0.017] * 100, 500) == (1, 500)
 
 
 def test_a_flow_that_stops_is_forgotten_at_once() -> None:
