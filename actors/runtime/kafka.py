@@ -162,7 +162,7 @@ class _Host:
             if self.runner.worn in done:
                 raise self.runner.worn.result()
             if self._alone.is_set():
-                emptied = await last_of(self._settings, set(self._groups.values()), _GOODBYE_SECONDS)
+                emptied = await last_of(self._settings, set(self._groups.values()), self._name, _GOODBYE_SECONDS)
                 leaving = [agent_id for agent_id, group in self._groups.items() if group in emptied]
         finally:
             self._heartbeats.stop(_GOODBYE_SECONDS, leaving)

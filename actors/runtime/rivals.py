@@ -74,8 +74,11 @@ async def refuse_rivals(settings: Settings, groups: Mapping[str, str], *, joined
         await client.close()
 
 
-async def last_of(settings: Settings, groups: Iterable[str], limit_s: float) -> set[str]:
-    """Those of our groups in which nobody goes on when we leave; none if Kafka does not say so within `limit_s`."""
+async def last_of(settings: Settings, groups: Iterable[str], name: str, limit_s: float) -> set[str]:
+    """Those of our groups in which nobody goes on when we leave; none if Kafka does not say so within `limit_s`.
+
+    `name`: our client id. Who is alone in a group that has removed us goes on with our agents.
+    """
     client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
     try:
         async with asyncio.timeout(limit_s):
@@ -86,7 +89,8 @@ async def last_of(settings: Settings, groups: Iterable[str], limit_s: float) -> 
         return set()
     finally:
         await closed(client.close(), limit_s)
-    return {group for group, state, members in found if state not in _UNSETTLED and len(members) == 1}
+    alone = [name]
+    return {group for group, state, members in found if state not in _UNSETTLED and [x[1] for x in members] == alone}
 
 
 def _refusal(found: Sequence[_Rival], prefix: str) -> OperatorError:

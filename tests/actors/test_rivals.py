@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from actors.api import Actor, Context
-from actors.runtime.rivals import _refusal, _Rival, refuse_rivals
+from actors.runtime.rivals import _refusal, _Rival, last_of, refuse_rivals
 from schemas.errors import OperatorError
 from schemas.topics import TASK_REPORTS, inbox_name
 from tests.actors.stage import Stage, assignment, outcomes
@@ -143,6 +143,17 @@ async def test_who_gives_way_after_it_has_joined_has_begun_nothing(broker: str, 
         with pytest.raises(OperatorError, match=r"hosted already, in the consumer group '.*actors\.m'"):
             await running
         assert begun == []
+
+
+async def test_who_was_removed_from_its_group_is_not_the_last_of_it(broker: str, tmp_path: Path) -> None:
+    """Somebody else is, who has its inboxes by then."""
+    async with opened(broker, tmp_path) as stage, contextlib.AsyncExitStack() as there:
+        group = stage.name("actors.m")
+        await there.enter_async_context(member(stage, "m"))
+        assert await last_of(stage.settings, {group}, "m-1-0123456789ab", 5.0) == {group}
+        assert await last_of(stage.settings, {group}, "m-2-0123456789ab", 5.0) == set()
+        await there.enter_async_context(member(stage, "m"))
+        assert await last_of(stage.settings, {group}, "m-1-0123456789ab", 5.0) == set()
 
 
 @pytest.mark.parametrize("prefix", ["", "t1.", "actors.", "my.actors."])
