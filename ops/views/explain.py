@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ops.views.tasks import NOTES, TaskStatus, decision_document, error_document, instant, plain
-from schemas.tasks import IN_FLIGHT, RoutingDecision, TaskEvent, TaskEventKind, TaskState
+from schemas.tasks import IN_FLIGHT, TaskEvent, TaskEventKind, TaskState
 
 SECOND = 1_000_000
 
@@ -133,7 +133,7 @@ def excluded_line(decision: Mapping[str, Any]) -> str | None:
 
 
 def _step(event: TaskEvent, wish: str) -> Step:
-    decision = RoutingDecision.model_validate_json(event.decision).model_dump(mode="json") if event.decision else None
+    decision = decision_document(event)
     return Step(
         at=instant(event.decided_at),
         kind=str(event.kind),

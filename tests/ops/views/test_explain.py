@@ -115,3 +115,10 @@ def test_where_a_task_is_and_why_is_one_sentence(events: list[TaskEvent], now: s
 def test_a_failed_attempt_says_when_the_next_one_comes() -> None:
     found = explained(event(1, "assigned", "assigned", decision()), RETRY)
     assert found.steps[1].text == "Attempt 1 failed: it broke (agent_error); the next one in 2 s."
+
+
+def test_a_decision_that_leaves_out_more_than_defaults_is_shown_as_it_is() -> None:
+    """That of another version, or of another coordinator: one event must not hide the whole history."""
+    made = event(1, "assigned", "assigned", agent_id="mine").model_copy(update={"decision": '{"reason": "So it is."}'})
+    (step,) = explained(made).document()["steps"]
+    assert (step["text"], step["decision"]) == ("So it is.", {"reason": "So it is."})
