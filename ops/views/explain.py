@@ -88,16 +88,14 @@ def candidate_rows(decision: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     chosen = decision.get("chosen")
     ordered = sorted(
         decision.get("candidates") or (),
-        key=lambda each: (each["agent_id"] != chosen, not each["eligible"], each["agent_id"]),
+        key=lambda each: (each["agent_id"] != chosen, bool(each.get("excluded_by")), each["agent_id"]),
     )
     for each in ordered:
-        verdict = (
-            "chosen" if each["agent_id"] == chosen else "free" if each["eligible"] else _words(each["excluded_by"])
-        )
+        verdict = "chosen" if each["agent_id"] == chosen else _words(each.get("excluded_by")) or "free"
         yield (
             each["agent_id"],
             verdict,
-            each["state"],
+            each.get("state", "up"),
             each.get("breaker"),
             f"{each['in_flight']} of {each['max_in_flight']}",
             _number(each.get("tokens")),

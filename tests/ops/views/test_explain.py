@@ -122,3 +122,14 @@ def test_a_decision_that_leaves_out_more_than_defaults_is_shown_as_it_is() -> No
     made = event(1, "assigned", "assigned", agent_id="mine").model_copy(update={"decision": '{"reason": "So it is."}'})
     (step,) = explained(made).document()["steps"]
     assert (step["text"], step["decision"]) == ("So it is.", {"reason": "So it is."})
+
+
+def test_the_candidates_of_a_newer_version_are_shown() -> None:
+    """It may say more than is known here, and what is at its default it leaves out."""
+    made = json.loads(decision().model_dump_json(exclude_defaults=True)) | {"mood": "calm"}
+    told = event(1, "assigned", "assigned", agent_id="mine").model_copy(update={"decision": json.dumps(made)})
+    (step,) = explained(told).steps
+    assert step.decision is not None and "eligible" not in str(step.decision["candidates"][-1])
+    assert [row[:3] for row in candidate_rows(step.decision)] == [
+        row[:3] for row in candidate_rows(json.loads(decision().model_dump_json()))
+    ]
