@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from heapq import merge
 
+from schemas.agents import AgentState
 from schemas.base import Record
 from schemas.changelog import WakeRecord
 from schemas.settings import Settings
@@ -56,7 +57,8 @@ class TasksProcessor:
         """`decode_request` turns a request's raw value and position into its command; `version` is the code's."""
         self._know = knowledge(settings, share, decode_request, version)
         self._kept = settings.tasks.keep_finished_seconds * SECOND
-        self._lost: tuple[int, tuple[str, ...]] = (0, ())
+        self._patience = int(settings.error_recovery.offline_seconds * SECOND)
+        self._lost: tuple[int, tuple[tuple[str, int], ...]] = (0, ())
         self._looked = 0
 
     # --- decisions
@@ -150,22 +152,33 @@ class TasksProcessor:
     def ready(self, now: int, views: Views) -> Iterator[str]:
         """Tasks of agents that went away, then those that could start, oldest first, at most one per free slot."""
         self._know.refresh(views)
-        yield from self._orphans()
+        yield from self._orphans(now, views)
         yield from self._startable()
         yield from self._limbo()
 
-    def _orphans(self) -> Iterator[str]:
+    def _orphans(self, now: int, views: Views) -> Iterator[str]:
         know = self._know
         generation, gone = self._lost
         if generation != know.directory.generation:
-            agents = {*know.load.held, *know.load.pinned}
-            gone = tuple(sorted(agent_id for agent_id in agents if not know.directory.up(agent_id)))
+            agents = sorted({*know.load.held, *know.load.pinned})
+            gone = tuple((each, self._taken_at(each, views)) for each in agents if not know.directory.up(each))
             self._lost = (know.directory.generation, gone)
-        for agent_id in gone:
+        for agent_id, taken_at in gone:
+            if taken_at > now:
+                continue
             yield from tuple(know.load.held.get(agent_id, ()))
             if know.directory.get(agent_id) is None:
                 held = know.load.held.get(agent_id, set())
                 yield from [key for key in know.load.pinned.get(agent_id, ()) if key not in held]
+
+    def _taken_at(self, agent_id: str, views: Views) -> int:
+        """When an agent that is not up loses its tasks, microseconds.
+
+        One whose host has said goodbye reported the last of them a moment ago, and that may not be read yet.
+        """
+        record = views.get(AGENT_REGISTRY, agent_id)
+        offline = record is not None and record.state is AgentState.OFFLINE
+        return record.updated_at + self._patience if offline else 0
 
     def _startable(self) -> Iterator[str]:
         """Heads of the queues, merged by age, while the agents of their pools have free slots."""

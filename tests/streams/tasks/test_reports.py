@@ -241,6 +241,7 @@ def test_lost_agents() -> None:
     made = world(error_recovery={"max_lost": 2})
     for lost in (1, 2):
         made.agent("a", "dig", state=AgentState.OFFLINE)
+        made.now += 3 * SECOND
         assert made.settle_ready() == ["t"]
         assert kinds(made) == ["tasks.events requeued", "agents.a.inbox cancel"]
         assert (made.told.agent_id, made.of("inbox")[0].epoch) == ("a", lost)
@@ -248,6 +249,7 @@ def test_lost_agents() -> None:
         assert made.settle_ready() == ["t"]
         assert (made.row().attempts, made.row().lost, made.row().epoch) == (lost + 1, lost, lost + 1)
     made.agent("a", "dig", state=AgentState.OFFLINE)
+    made.now += 3 * SECOND
     made.settle_ready()
     assert made.row().state is TaskState.DEAD_LETTERED
     assert made.row().error.message == "Agent 'a' was lost 3 times while running this task"  # type: ignore[union-attr]
@@ -256,11 +258,24 @@ def test_lost_agents() -> None:
 def test_lost_agents_use_no_retry() -> None:
     made = world()
     made.agent("a", "dig", state=AgentState.OFFLINE)
+    made.now += 3 * SECOND
     made.settle_ready()
     made.agent("a", "dig")
     made.settle_ready()
     made.report("failed", error=BOOM)
     assert (made.told.kind, made.told.delay_seconds) == ("retry_scheduled", 1.0)
+
+
+@pytest.mark.parametrize("ended", ["completed", "failed"])
+def test_the_last_report_of_an_agent_whose_host_said_goodbye(ended: str) -> None:
+    """It was sent before, and may be read after: the task is not taken away as long as it may be under way."""
+    made = world()
+    made.agent("a", "dig", state=AgentState.OFFLINE)
+    made.now += 3 * SECOND - 1
+    assert made.settle_ready() == []
+    fields = {"error": BOOM} if ended == "failed" else {"result": "{}"}
+    made.report(ended, **fields)
+    assert (made.told.kind, made.row().lost) == ("retry_scheduled" if ended == "failed" else "completed", 0)
 
 
 def test_a_draining_agent_keeps_what_it_has() -> None:
