@@ -96,12 +96,12 @@ class Judge(Checker):
             for runner in seat.process.runners:
                 if runner.spec.name == "agents" and runner.owner is not None:
                     rows |= {key: row for each in runner.owner.partitions.values() for key, row in each.open.items()}
-        ends = {
-            (each.key or b"").decode(): int(dict(each.headers)[REMOVED_AT])
-            for number in range(PARTITIONS)
-            for each in self._world.log.history[f"{self._prefix}{AGENT_REGISTRY.name}", number]
-            if each.value is None
-        }
+        ends: dict[str, int] = {}  # by commands that came by detours the last one need not be the latest
+        for number in range(PARTITIONS):
+            for each in self._world.log.history[f"{self._prefix}{AGENT_REGISTRY.name}", number]:
+                if each.value is None:
+                    key = (each.key or b"").decode()
+                    ends[key] = max(ends.get(key, 0), int(dict(each.headers)[REMOVED_AT]))
         for seat in self._world.seats:
             assert seat.process is not None
             for topic in (AGENT_REGISTRY, AGENT_HEALTH):
