@@ -6,12 +6,14 @@ come from the registry's topic, read by each process itself, so that no process 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 
 from ops.registry.schema_log import read_schemas
 from schemas.codec import Codecs
+from schemas.errors import BrokerUnavailable
 from schemas.registry import SchemaView
 from schemas.settings import Settings
 from topology import Topology
@@ -59,18 +61,29 @@ class NewerSchemas:
         self._looks: deque[tuple[float, int]] = deque()
 
     async def __call__(self, schema_id: int) -> None:
-        """Look for an id. Raises BrokerUnavailable without an answer in time."""
+        """Look for an id; a broker that is away is waited for. Raises BrokerUnavailable if it stays away for longer than
+        `kafka.request_timeout_seconds`.
+        """
         now = self._clock()
         while self._looks and self._looks[0][0] <= now - _AGAIN_S:
             self._looks.popleft()
         if len(self._looks) >= _LOOKS or any(known == schema_id for _, known in self._looks):
             return
         self._looks.append((now, schema_id))
-        kafka = self._settings.kafka
-        view = await read_schemas(kafka.bootstrap_servers, kafka.metadata_timeout_seconds)
+        view = await self._read(now + self._settings.kafka.request_timeout_seconds)
         for subject in self._codecs.subjects():
             for each, schema in view.ids(subject).items():
                 self._codecs.of(subject).admit(each, schema)
+
+    async def _read(self, deadline: float) -> SchemaView:
+        kafka = self._settings.kafka
+        while True:
+            try:
+                return await read_schemas(kafka.bootstrap_servers, kafka.metadata_timeout_seconds)
+            except BrokerUnavailable:
+                if self._clock() >= deadline:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
 
 
 _AGAIN_S = 1.0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ops.codecs import NewerSchemas, load_codecs
-from ops.registry.schema_log import register_schemas
+from ops.registry.schema_log import read_schemas, register_schemas
 from schemas.avro import avro_schema
-from schemas.errors import UnknownSchemaId
+from schemas.errors import BrokerUnavailable, UnknownSchemaId
+from schemas.registry import SchemaView
 from schemas.settings import Settings
 from schemas.tasks import ReportKind, TaskReport
 from schemas.topics import TASK_REPORTS
@@ -56,3 +59,28 @@ async def test_garbage_cannot_make_us_look_without_end(installed: Settings, monk
     now[0] = 1.0
     with pytest.raises(LookupError):
         await look(7)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(("away", "patience_s"), [(2, 30.0), (1_000, 0.05)])
+async def test_a_broker_that_is_away_is_waited_for(
+    installed: Settings, monkeypatch: pytest.MonkeyPatch, away: int, patience_s: float
+) -> None:
+    kafka = installed.kafka.model_copy(update={"request_timeout_seconds": patience_s})
+    look = NewerSchemas(installed.model_copy(update={"kafka": kafka}), await load_codecs(installed, troupe()))
+    asked: list[int] = []
+
+    async def answers_late(*where: Any) -> SchemaView:
+        asked.append(len(asked))
+        if len(asked) <= away:
+            raise BrokerUnavailable.at(installed.kafka.bootstrap_servers)
+        return await read_schemas(*where)
+
+    monkeypatch.setattr("ops.codecs.read_schemas", answers_late)
+    monkeypatch.setattr("ops.codecs._AGAIN_S", 0.01)
+    if away > 2:
+        with pytest.raises(BrokerUnavailable):
+            await look(7)
+    else:
+        await look(7)
+        assert len(asked) == away + 1
