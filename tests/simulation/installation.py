@@ -22,7 +22,7 @@ def settings_of(instance: str) -> Settings:
         kafka=Kafka(partitions=PARTITIONS, topic_prefix="s."),
         coordinator=Coordinator(instance=instance, batch_records=50, wake_again_seconds=1.0),
         tasks=Tasks(timeout_seconds=4, ttl_seconds=60),
-        error_recovery=ErrorRecovery(max_retries=1, retry_delay=1.0, max_lost=3, offline_seconds=0.0),
+        error_recovery=ErrorRecovery(max_retries=1, retry_delay=1.0, max_lost=3),
         routing=Routing(grace_seconds=5.0),
         agents=Agents(missed_heartbeats=3),
     )

@@ -241,7 +241,6 @@ def test_lost_agents() -> None:
     made = world(error_recovery={"max_lost": 2})
     for lost in (1, 2):
         made.agent("a", "dig", state=AgentState.OFFLINE)
-        made.now += 3 * SECOND
         assert made.settle_ready() == ["t"]
         assert kinds(made) == ["tasks.events requeued", "agents.a.inbox cancel"]
         assert (made.told.agent_id, made.of("inbox")[0].epoch) == ("a", lost)
@@ -269,7 +268,7 @@ def test_lost_agents_use_no_retry() -> None:
 @pytest.mark.parametrize("ended", ["completed", "failed"])
 def test_the_last_report_of_an_agent_whose_host_said_goodbye(ended: str) -> None:
     """It was sent before, and may be read after: the task is not taken away as long as it may be under way."""
-    made = world()
+    made = world(error_recovery={"offline_seconds": 3.0})
     made.agent("a", "dig", state=AgentState.OFFLINE)
     made.now += 3 * SECOND - 1
     assert made.settle_ready() == []
