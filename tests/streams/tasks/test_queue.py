@@ -72,7 +72,6 @@ def test_a_task_whose_agent_was_lost_keeps_its_place() -> None:
         made.command(name, pattern="dig")
     assert states(made) == {"one": "a", "two": "b", "three": "queued"}
     made.agent("a", "dig", max_in_flight=1, state=AgentState.OFFLINE)
-    made.now += 3 * SECOND
     assert made.settle_ready() == ["one"]
     assert (made.row("one").state, made.row("one").lost) == (TaskState.QUEUED, 1)
     made.report("completed", "two")

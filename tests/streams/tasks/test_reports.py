@@ -248,7 +248,6 @@ def test_lost_agents() -> None:
         assert made.settle_ready() == ["t"]
         assert (made.row().attempts, made.row().lost, made.row().epoch) == (lost + 1, lost, lost + 1)
     made.agent("a", "dig", state=AgentState.OFFLINE)
-    made.now += 3 * SECOND
     made.settle_ready()
     assert made.row().state is TaskState.DEAD_LETTERED
     assert made.row().error.message == "Agent 'a' was lost 3 times while running this task"  # type: ignore[union-attr]
@@ -257,7 +256,6 @@ def test_lost_agents() -> None:
 def test_lost_agents_use_no_retry() -> None:
     made = world()
     made.agent("a", "dig", state=AgentState.OFFLINE)
-    made.now += 3 * SECOND
     made.settle_ready()
     made.agent("a", "dig")
     made.settle_ready()
