@@ -21,7 +21,7 @@ SECRET_WORDS = ("password", "secret", "token", "api_key", "credentials")
 
 LIBRARIES = (
     "aiokafka", "faust", "mode", "asyncio", "streams.runtime.faust_app",
-    "streams.runtime.faust_consumer", "streams.runtime.faust_thread", "streams.runtime.store",
+    "streams.runtime.faust_consumer", "streams.runtime.faust_fetching", "streams.runtime.store",
 )
 """They tell each step at level info; ours is what operators look for, so theirs begins at warning."""
 

@@ -146,7 +146,6 @@ class Coordinator(Group):
     copy_seconds: float = Field(120.0, gt=0, description="s until a record that was sent home has surely come there")
     stop_seconds: float = Field(15.0, gt=0, description="s for a clean stop")
     ready_seconds: float = Field(60.0, gt=0, description="s until recovered and ready")
-    switch_interval_seconds: float = Field(0.0005, gt=0, description="s; interpreter thread switch interval")
     expire_per_flush: int = Field(200, ge=1, le=500, description="finished rows that may leave with one flush")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,7 +54,6 @@ async def own_name(settings: Settings) -> AsyncIterator[None]:
 
 
 async def _serve(settings: Settings, ready_file: Path | None) -> int:
-    sys.setswitchinterval(settings.coordinator.switch_interval_seconds)  # the fetch thread waits for the interpreter
     topology = troupe()
     topology.validate()
     codecs = await load_codecs(settings, topology)

@@ -22,7 +22,7 @@ from streams.runtime.checks import refuse_unsound_topics
 from streams.runtime.delivered import Chunk
 from streams.runtime.exits import EXIT_BUG, EXIT_FENCED, EXIT_KAFKA, EXIT_OPERATOR, EXIT_REBUILD, EXIT_STOP_TIMEOUT
 from streams.runtime.faust_app import App, BatchStream, Table, Tables
-from streams.runtime.faust_thread import Hooks, Replaced
+from streams.runtime.faust_fetching import Hooks, Replaced
 from streams.runtime.kafka import Make, Runner
 from streams.runtime.store import REBUILT, discard, sweep
 from streams.runtime.views import CompactedViews

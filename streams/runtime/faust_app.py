@@ -18,7 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from schemas.plain_requests import send_plainly
 from streams.runtime.faust_consumer import Consumer
-from streams.runtime.faust_thread import Hooks
+from streams.runtime.faust_fetching import Hooks
 from streams.runtime.store import ChangelogStore
 
 

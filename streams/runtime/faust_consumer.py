@@ -19,7 +19,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode.utils.futures import notify
 
 from streams.runtime.delivered import Chunk
-from streams.runtime.faust_thread import ConsumerThread, Taken
+from streams.runtime.faust_fetching import ConsumerTask, Taken
 
 log = structlog.get_logger("faust")
 
@@ -72,8 +72,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.gaps: Counter[str] = Counter()
         super().__init__(*args, **kwargs)
 
-    def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> ConsumerTask:
+        return ConsumerTask(self, loop=self.loop, beacon=self.beacon)
 
     # --- what is done
 
@@ -247,15 +247,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def _watch_group(self) -> None:
         """Report group errors, which Faust never asks for: its worker would look healthy and do nothing."""
 
-        def check() -> None:
-            consumer = self._thread._consumer
-            coordinator = consumer and consumer._coordinator
-            if not coordinator:
-                return
-            try:
-                coordinator.check_errors()
-            except Exception as error:
-                self.loop.call_soon_threadsafe(self.app.hooks.group_error, error)
-
         async for _ in self.itertimer(1.0, name="group-errors"):
-            self._thread.thread_loop.call_soon_threadsafe(check)
+            consumer = self._thread._consumer
+            if consumer and consumer._coordinator:
+                try:
+                    consumer._coordinator.check_errors()
+                except Exception as error:
+                    self.app.hooks.group_error(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections import Counter
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -36,12 +37,12 @@ from faust.transport.consumer import ConsumerThread as BaseThread
 from faust.transport.consumer import Fetcher, ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from mode.threads import MethodQueue, QueueServiceThread
+from mode.threads import MethodQueue, QueueServiceThread, ServiceThread
 
 from schemas.fetch_sessions import FetchSessions, Session
 from streams.runtime.faust_app import App
 from streams.runtime.faust_consumer import Consumer
-from streams.runtime.faust_thread import ConsumerThread, Pace
+from streams.runtime.faust_fetching import ConsumerTask, Pace
 
 Thread = driver.AIOKafkaConsumerThread
 
@@ -98,10 +99,14 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (_DefaultRecordBatchPy, "_read_msg", ["buffer = self._buffer", 'h_key_len].decode("utf-8")']),
         (_DefaultRecordBatchPy, "__next__", ["self._read_msg()", "except (ValueError, IndexError) as err", "from err"]),
         (KafkaFetcher, "seek_to", ["self._subscriptions.seek(tp, offset)", "del self._records[tp]"]),
-        (MethodQueue, "__init__", ["num_workers: int = 2"]),
-        (MethodQueue, "_process_enqueued", ["if not promise.cancelled()", "maybe_set_result, promise, result"]),
-        (MethodQueue, "_process_enqueued", ["except BaseException as exc:", "maybe_set_exception, promise, exc"]),
+        (ServiceThread, "__init__", ["self.thread_loop = thread_loop or", "self.Worker = Worker"]),
+        (ServiceThread, "__init__", ["super().__init__(loop=self.thread_loop"]),
+        (ServiceThread, "start", ["self._thread = self.Worker(self)", "self._thread.start()"]),
+        (ServiceThread, "stop", ["await super().stop()", "self._thread.stop()"]),
+        (ServiceThread, "_serve", ["await self._shutdown_thread()", "await self._gather_remaining_tasks()"]),
+        (ServiceThread, "_gather_remaining_tasks", ["task.cancel()"]),
         (QueueServiceThread, "call_thread", ["self.parent_loop.create_future()", "await promise"]),
+        (MethodQueue, "_process_enqueued", ["await maybe_async(method(*args, **kwargs))"]),
         (Thread, "getmany", ["self._fetch_records,", "timeout=timeout", "max_records=_consumer._max_poll_records"]),
         (Thread, "_fetch_records", ["return await fetcher.fetched_records(", "self.consumer.flow_active"]),
         (Thread, "_ensure_consumer", ["return self._consumer"]),
@@ -173,7 +178,7 @@ def test_attributes_of_instances() -> None:
             "suspend_flow", "flow_active", "callback", "consumer_stopped_errors",
         ):  # fmt: skip
             assert hasattr(app.consumer, name), name
-        assert hasattr(app.consumer._thread, "thread_loop")
+        assert hasattr(app.consumer._thread, "_serve")
         stream = app.topic("t").stream()
         for name in ("enable_acks", "_finalized", "channel"):
             assert hasattr(stream, name), name
@@ -204,7 +209,7 @@ def test_a_fetch_that_a_seek_overtook_gives_its_records_back(monkeypatch: pytest
     early, sought = TP("t", 0), TP("t", 1)
     back: list[Any] = []
     live: set[Any] = set()
-    thread = object.__new__(ConsumerThread)
+    thread = object.__new__(ConsumerTask)
     thread.seeks, thread.last, thread.given_back, thread.sessions = Counter(), {}, 0, FetchSessions(AsyncMock())
     thread.sessions._sessions = {1: Session(7, 3, {("t", 0): (3, 100)})}
     thread._pace = Pace(SimpleNamespace(gather_bytes=1, gather_ms=1, fetch_max_wait_ms=1))  # type: ignore[arg-type]
@@ -234,7 +239,7 @@ def test_a_coordinator_fetches_in_sessions_and_sends_plainly(monkeypatch: pytest
     made = SimpleNamespace(_client=client)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: made)
     hooks = SimpleNamespace(fetch_max_wait_ms=5, max_partition_fetch_bytes=6)
-    thread = object.__new__(ConsumerThread)
+    thread = object.__new__(ConsumerTask)
     thread.consumer = SimpleNamespace(app=SimpleNamespace(hooks=hooks))
     assert thread._create_worker_consumer(None) is made
     assert (made._fetch_min_bytes, made._fetch_max_wait_ms, made._max_partition_fetch_bytes) == (1, 5, 6)
@@ -242,36 +247,46 @@ def test_a_coordinator_fetches_in_sessions_and_sends_plainly(monkeypatch: pytest
     assert client._get_conn is not connect
 
 
-def test_a_fetch_waits_for_no_call_to_the_thread_and_says_why_it_failed() -> None:
-    """Its answer is that of the thread: records, or what was raised, and nothing for who has gone."""
-    failed = ConsumerStoppedError()
-    begun: list[Any] = []
-    answers: list[Any] = [{TP("t", 0): ["record"]}, failed]
+def test_the_consumer_is_a_task_of_the_main_loop_and_ends_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is started, calls into it are calls, and its stop leaves the tasks of others alone."""
+    calls: list[Any] = []
 
-    async def fetch(consumer: Any, active: Any, timeout: float, most: int) -> Any:
-        begun.append((active, timeout, most))
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    async def noted(name: str) -> str:
+        calls.append((name, threading.current_thread() is threading.main_thread()))
+        return name
 
-    async def ask() -> None:
-        loop = asyncio.get_running_loop()
-        thread = object.__new__(ConsumerThread)
-        thread.parent_loop = thread.thread_loop = loop
-        thread._fetching, thread._consumer = set(), SimpleNamespace(_max_poll_records=9)
-        thread._fetch_records = fetch
-        assert await thread.getmany({"active"}, 1.5) == {TP("t", 0): ["record"]}
+    class Made:
+        _client = SimpleNamespace(send=AsyncMock(), _get_conn=AsyncMock())
+        _fetcher = SimpleNamespace()
+        _coordinator = SimpleNamespace(_do_heartbeat=AsyncMock(), _send_req=AsyncMock())
+
+        async def start(self) -> None:
+            await noted("start")
+
+        async def stop(self) -> None:
+            await noted("stop")
+
+    async def serve() -> None:
+        monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: Made())
+        monkeypatch.setattr("streams.runtime.faust_fetching.read_any_header_name", lambda fetcher: None)
+        app = App("contract", broker="kafka://127.0.0.1:1", web_enabled=False)
+        app.loop = asyncio.get_running_loop()
+        app.hooks = SimpleNamespace(gather_ms=1, fetch_max_wait_ms=5, max_partition_fetch_bytes=6)  # type: ignore[assignment]
+        app.finalize()
+        other, threads = asyncio.ensure_future(asyncio.Event().wait()), threading.active_count()
+        task = app.consumer._thread
+        await task.start()
+        assert threading.active_count() == threads
+        assert await task.call_thread(noted, "called") == "called"
         with pytest.raises(ConsumerStoppedError):
-            await thread.getmany({"active"}, 1.5)
-        gone = asyncio.ensure_future(thread.getmany({"active"}, 1.5))
-        await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.sleep(0.01)
-        assert begun == [({"active"}, 1.5, 9)] * 2
-        assert not thread._fetching
+            await task.call_thread(AsyncMock(side_effect=ConsumerStoppedError()))
+        async with asyncio.timeout(10):
+            await task.stop()
+        assert not other.done()
+        other.cancel()
+        assert calls == [("start", True), ("called", True), ("stop", True)]
 
-    asyncio.run(ask())
+    asyncio.run(serve())
 
 
 def test_a_refused_commit_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

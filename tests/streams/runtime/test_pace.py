@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streams.runtime.faust_thread import Pace
+from streams.runtime.faust_fetching import Pace
 
 HOOKS: Any = SimpleNamespace(gather_bytes=65_536, gather_ms=4, fetch_max_wait_ms=500)
 
