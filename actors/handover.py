@@ -4,6 +4,7 @@ Kafka keeps commits by group, and ours are named after hosts: an agent that is h
 name, or in a group of its own comes to a group without a commit, or with an old one, and would do again all that the inbox
 still holds. So what any group that does an agent's work has committed counts as done. Such a group commits only what was
 reported and acknowledged, and no two of them live on one inbox. Groups of other names look on, and say nothing.
+A commit that is set back by hand, to have work done again, therefore counts only where no other group has come further.
 """
 
 from __future__ import annotations
