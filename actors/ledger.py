@@ -21,12 +21,14 @@ class Ledger:
 
     __slots__ = ("_done", "_open", "_saved", "position")
 
-    def __init__(self, committed: int, finished: Iterable[int] = ()) -> None:
-        """`committed`: offset to begin at; `finished`: offsets beyond it that need not be done again."""
+    def __init__(self, committed: int, finished: Iterable[int] = (), saved: tuple[int, str] | None = None) -> None:
+        """`committed`: offset to begin at; `finished`: offsets beyond it that need not be done again; `saved`: what our
+        group has committed, if that is something else.
+        """
         self.position = committed  # one past the last record that was taken
         self._open: deque[int] = deque()
         self._done = {offset for offset in finished if offset >= committed}
-        self._saved = (committed, pack(committed, self._done))
+        self._saved = saved or (committed, pack(committed, self._done))
 
     def wants(self, offset: int) -> bool:
         """Whether a delivered offset needs work: it is neither finished nor taken already."""

@@ -72,8 +72,8 @@ class Log(Protocol):
     def commit(self, group: str, topic: str, partition: int, offset: int, metadata: str = "") -> None:
         """Remember where a group goes on reading."""
 
-    def committed(self, group: str, topic: str, partition: int) -> tuple[int, str] | None:
-        """What was remembered."""
+    def commits(self) -> Mapping[tuple[str, str, int], tuple[int, str]]:
+        """What was remembered, by (group, topic, partition)."""
 
 
 class Directory:

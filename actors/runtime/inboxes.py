@@ -2,7 +2,8 @@
 
 The consumer gives out offsets only; what was finished beyond them is in the commits' metadata, so each partition is
 opened here: its commit read, its ledger made, and the consumer put at that place. Whatever was polled before that is
-dropped and comes again.
+dropped and comes again. A partition that is opened for the first time begins where the groups that had it before left off
+(`actors/handover.py`); that is committed at once, so that from then on our own commit says it all.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, IllegalStateError, RebalanceInProgressError
 from aiokafka.structs import OffsetAndMetadata
 
-from actors.ledger import Ledger, unpack
+from actors.handover import merged
+from actors.ledger import Ledger
 from actors.mailbox import Mailbox
+from actors.runtime.commits import Committed, read_commits
 from actors.runtime.sessions import SessionConsumer
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
@@ -43,6 +45,8 @@ class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settings, self._consumer, self._group = settings, consumer, group
         self._flush, self._failpoints = flush, failpoints
         self._paused: set[TopicPartition] = set()
+        self._taken_over: set[TopicPartition] = set()
+        """Our group's commit has what other groups had done; they are not asked again."""
         self._log = structlog.get_logger("actors")
 
     def subscribe(self) -> None:
@@ -65,26 +69,39 @@ class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
     async def open(self) -> list[str]:
         """Begin each assigned partition at its commit; returns the ids of the agents that have one.
 
-        Raises KafkaError if the commits cannot be read.
+        Raises KafkaError or BrokerUnavailable if the commits cannot be read.
         """
         self.moved = False
         self._paused.clear()
         assignment = self._consumer.assignment()
-        committed = await self._committed() if assignment else {}
+        new = {each: self.mailboxes[each.topic].agent_id for each in assignment - self._taken_over}
+        committed = await read_commits(self._settings, self._group, new) if assignment else Committed({}, {})
         ends = await self._consumer.end_offsets(list(assignment)) if assignment else {}
         self._forget_all_but(assignment)
         for partition in assignment & self._consumer.assignment():
-            saved = committed.get(partition)
-            offset = max(0, saved.offset) if saved else 0
-            if offset > ends[partition]:
-                self._log.error("inbox_truncated", topic=partition.topic, committed=offset, end=ends[partition])
-                offset, saved = 0, None
-            ledger = Ledger(offset, unpack(offset, saved.metadata if saved else ""))
+            ledger = self._ledger(partition, committed, ends[partition])
             self.mailboxes[partition.topic].ledgers[partition.partition] = ledger
-            self._consumer.seek(partition, offset)
+            self._consumer.seek(partition, ledger.position)
         self._consumer.sessions.renew()
         self._log.info("inboxes_assigned", count=len(assignment))
+        await self._take_over(new)
         return [box.agent_id for box in self.mailboxes.values() if box.ledgers]
+
+    def _ledger(self, place: TopicPartition, committed: Committed, end: int) -> Ledger:
+        own = committed.own.get(place, (0, ""))
+        commits = [own, *committed.others.get(place, ())]
+        for offset, _ in commits:
+            if offset > end:
+                self._log.error("inbox_truncated", topic=place.topic, committed=offset, end=end)
+        return Ledger(*merged(commits, end), saved=own)
+
+    async def _take_over(self, opened: Iterable[TopicPartition]) -> None:
+        """Make our own what others had done; a commit that is lost is tried again, and they are asked again."""
+        await self.commit()
+        for place in opened:
+            ledger = self.mailboxes[place.topic].ledgers.get(place.partition)
+            if ledger is not None and ledger.unsaved() is None:
+                self._taken_over.add(place)
 
     def _forget_all_but(self, assignment: Collection[TopicPartition]) -> None:
         """A rebalance while partitions were being opened leaves ledgers behind that nobody revoked."""
@@ -145,12 +162,3 @@ class Inboxes(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.resume(*(self._paused & self._consumer.assignment()))
             self._paused.clear()
         return bool(self._paused)
-
-    async def _committed(self) -> dict[TopicPartition, OffsetAndMetadata]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka.bootstrap_servers)
-        await admin.start()
-        try:
-            found: dict[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(self._group)
-            return found
-        finally:
-            await admin.close()

@@ -16,9 +16,10 @@ from pathlib import Path
 import structlog
 
 from actors.api import Actor
+from actors.handover import Commit, merged, works_for
 from actors.inbox import Taken, take
 from actors.journal import Journal
-from actors.ledger import Ledger, unpack
+from actors.ledger import Ledger
 from actors.mailbox import Mailbox, Past
 from actors.poison import Found, dead_letter, headers
 from actors.reports import Report, Reporter
@@ -180,17 +181,31 @@ class MemoryHost:
             return False
         self._directory.read()
         opened = [each for each in self._announced if self._directory.known.get(each) == self._definition(each)]
+        committed = self._committed() if opened else {}
         for agent_id in opened:
             del self._announced[agent_id]
             topic = self._settings.kafka.topic_prefix + inbox_name(agent_id)
             for partition in range(self._log.topics()[topic]):
-                offset, metadata = self._log.committed(self._groups[agent_id], topic, partition) or (0, "")
-                self._boxes[topic].ledgers[partition] = Ledger(offset, unpack(offset, metadata))
+                commits = committed.get((topic, partition), {})
+                begin = merged(commits.values(), self._log.end(topic, partition))
+                ledger = Ledger(*begin, saved=commits.get(self._groups[agent_id], (0, "")))
+                self._boxes[topic].ledgers[partition] = ledger
+                if ledger.unsaved() is not None:
+                    self._commit_soon()
             self._beats[agent_id] = self._clock()
         for position in self._announced.values():
             if refusal := self._directory.refused.get(position):
                 raise OperatorError(refusal, hint="give the agent another id, or unregister the old one")
         return bool(opened)
+
+    def _committed(self) -> dict[tuple[str, int], dict[str, Commit]]:
+        """By inbox and partition, what each group that may have worked there has committed."""
+        found: dict[tuple[str, int], dict[str, Commit]] = {}
+        for (group, topic, partition), commit in self._log.commits().items():
+            box = self._boxes.get(topic)
+            if box is not None and works_for(group, self._settings.kafka.topic_prefix, box.agent_id):
+                found.setdefault((topic, partition), {})[group] = commit
+        return found
 
     def _take(self) -> bool:
         """Note all that lies in the inboxes before anything of it starts, so that a cancel spares its handler."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from aiokafka import TopicPartition
@@ -86,12 +87,18 @@ async def _coordinators(site: Site) -> list[Finding]:
 
 async def _hosts(site: Site) -> list[Finding]:
     begin = site.real("actors.")
-    groups = sorted(name for name, *_ in await site.admin.list_consumer_groups() if name.startswith(begin))
-    members = await _members(site, groups)
+    known = {name for name, *_ in await site.admin.list_consumer_groups()}
+    groups = sorted(name for name in known if name.startswith(begin))
+    commits = {group: await _commits(site, group) for group in groups}
+    # An agent with a group of its own may have been in its host's before: the group is its inbox's name without the end.
+    inboxes = {place.topic for each in commits.values() for place in each}
+    own = sorted(known & {topic.removesuffix(".inbox") for topic in inboxes})
+    commits |= {group: await _commits(site, group) for group in own}
+    members = await _members(site, [*commits])
+    waiting = await _waiting(site, commits, members)
     findings = []
     for group in groups:
-        host = group.removeprefix(begin)
-        lag = await _lag(site, group, None)
+        host, lag = group.removeprefix(begin), waiting[group]
         if lag and not members[group]:
             what = f"the host of agents '{host}' is not running, and {counted(lag, 'assignment')} wait in its inboxes"
             findings.append(warning("lag", what, "start it again: `troupe up`, or `troupe run FILE`"))
@@ -123,14 +130,36 @@ async def _members(site: Site, groups: list[str]) -> dict[str, int]:
     return found
 
 
-async def _lag(site: Site, group: str, inputs: Iterable[TopicPartition] | None) -> int:
-    """Records between what a group has committed and the ends; of all that it ever committed if no inputs are given."""
+async def _commits(site: Site, group: str) -> dict[TopicPartition, int]:
     committed = await site.admin.list_consumer_group_offsets(group)
+    return {place: each.offset for place, each in committed.items()}
+
+
+async def _lag(site: Site, group: str, inputs: Iterable[TopicPartition]) -> int:
+    """Records between what a group has committed and the ends."""
+    committed = await _commits(site, group)
     existing = await site.log.topics()
-    places = [place for place in (committed if inputs is None else inputs) if place.topic in existing]
+    places = [place for place in inputs if place.topic in existing]
     begin, end = await site.log.beginnings(places), await site.log.ends(places)
-    done = {place: max(begin[place], committed[place].offset if place in committed else 0) for place in places}
-    return sum(max(0, end[place] - done[place]) for place in places)
+    return sum(max(0, end[place] - max(begin[place], committed.get(place, 0))) for place in places)
+
+
+async def _waiting(
+    site: Site, commits: Mapping[str, Mapping[TopicPartition, int]], members: Mapping[str, int]
+) -> Counter[str]:
+    """Assignments that wait, by group. Agents move, and each group begins where the one before left off: so an inbox is
+    with the group that has come furthest, and of two that have come as far with the one that lives.
+    """
+    existing = await site.log.topics()
+    places = {place for each in commits.values() for place in each if place.topic in existing}
+    begin, end = await site.log.beginnings(places), await site.log.ends(places)
+    waiting: Counter[str] = Counter()
+    for place in places:
+        come = {group: each[place] for group, each in commits.items() if place in each}
+        reached = {group: offset if offset <= end[place] else 0 for group, offset in come.items()}
+        group = max(reached, key=lambda each: (reached[each], members[each] > 0, each))
+        waiting[group] += end[place] - max(begin[place], reached[group])
+    return waiting
 
 
 async def agent_findings(site: Site) -> list[Finding]:

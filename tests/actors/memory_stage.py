@@ -23,6 +23,7 @@ from schemas.partitioning import home
 from schemas.settings import Settings, load_settings
 from schemas.tasks import TaskReport
 from schemas.topics import AGENT_COMMANDS, AGENT_REGISTRY, DEAD_LETTERS, INBOX, TASK_REPORTS, Topic, inbox_name
+from tests.actors.stage import called
 from topology import troupe
 
 HOUR = 3_600_000_000
@@ -157,13 +158,14 @@ class MemoryStage:
                 await self._news.wait()
 
     @contextlib.asynccontextmanager
-    async def host(self, *actors: Actor, enrol: bool = True) -> AsyncIterator[MemoryHost]:
-        """A host in this loop; drained at the end unless it was killed."""
+    async def host(self, *actors: Actor, enrol: bool = True, name: str | None = None) -> AsyncIterator[MemoryHost]:
+        """A host in this loop, of its own name or another; drained at the end unless it was killed."""
         if enrol:
             await self.enrol(*actors)
-        loop, seat = asyncio.get_running_loop(), self.settings.data_dir / "hosts" / "main"
+        settings = self.settings if name is None else called(self.settings, name)
+        loop, seat = asyncio.get_running_loop(), settings.data_dir / "hosts" / settings.actors.host
         host = MemoryHost(
-            self.settings, actors, self.codecs, self.log, lambda: self.clock.now, seat, lambda: loop.call_soon(self.work)
+            settings, actors, self.codecs, self.log, lambda: self.clock.now, seat, lambda: loop.call_soon(self.work)
         )  # fmt: skip
         self.hosted = host
         host.start()

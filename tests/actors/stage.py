@@ -154,12 +154,15 @@ class Stage:
                 await asyncio.sleep(0.05)
 
     @contextlib.asynccontextmanager
-    async def host(self, *actors: Actor, enrol: bool = True, **given: Any) -> AsyncIterator[asyncio.Event]:
-        """The host in this process, ready; stopped at the end."""
+    async def host(
+        self, *actors: Actor, enrol: bool = True, name: str | None = None, **given: Any
+    ) -> AsyncIterator[asyncio.Event]:
+        """The host in this process, of its own name or another, ready; stopped at the end."""
         if enrol:
             await self.enrol(*actors)
         ready, stop = asyncio.Event(), asyncio.Event()
-        running = asyncio.create_task(run_host(self.settings, actors, self.codecs, ready.set, stop, **given))
+        settings = self.settings if name is None else called(self.settings, name)
+        running = asyncio.create_task(run_host(settings, actors, self.codecs, ready.set, stop, **given))
         waiting = asyncio.create_task(ready.wait())
         try:
             await asyncio.wait([running, waiting], timeout=30, return_when=asyncio.FIRST_COMPLETED)
@@ -183,6 +186,11 @@ class Stage:
             await reader.seek_to_beginning(*partitions)
             self._readers[name], self.seen[topic.name] = reader, []
         return self._readers[name]
+
+
+def called(settings: Settings, host: str) -> Settings:
+    """The settings of a host of another name."""
+    return settings.model_copy(update={"actors": settings.actors.model_copy(update={"host": host})})
 
 
 def assignment(task_id: str, payload: Any = None, epoch: int = 1, deadline: int | None = None) -> InboxRecord:

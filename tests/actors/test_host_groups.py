@@ -17,7 +17,7 @@ from schemas.agents import AgentCommandKind
 from schemas.errors import OperatorError
 from schemas.topics import AGENT_COMMANDS
 from tests.actors.processes import process
-from tests.actors.stage import Stage, assignment, outcomes
+from tests.actors.stage import Stage, assignment, called, outcomes
 
 pytestmark = pytest.mark.kafka
 
@@ -30,8 +30,7 @@ async def echo(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
 
 def named(stage: Stage, host: str) -> Stage:
     """The same stage, seen from a host of another name."""
-    actors = stage.settings.actors.model_copy(update={"host": host})
-    return replace(stage, settings=stage.settings.model_copy(update={"actors": actors}))
+    return replace(stage, settings=called(stage.settings, host))
 
 
 async def test_an_agent_is_hosted_in_one_group_only(broker: str, tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -87,6 +87,46 @@ async def test_dead_letters_are_counted(installed: Settings) -> None:
     async with looked_at(installed) as site:
         letters = [finding for finding in await group_findings(site) if finding.check == "dead letters"]
     assert letters[0].what.startswith("1 since")
+
+
+@pytest.mark.parametrize(
+    ("commits", "living", "told"),
+    [
+        ({"actors.gone": 1}, None, [("gone", "2 assignments")]),
+        ({"actors.gone": 1, "actors.next": 3}, None, []),
+        ({"actors.gone": 1, "agents.echo": 3}, None, []),
+        ({"actors.gone": 1, "actors.next": 2}, None, [("next", "1 assignment")]),
+        ({"actors.gone": 1, "actors.alive": 1}, "actors.alive", []),
+        ({"actors.gone": 1, "looker": 3}, None, [("gone", "2 assignments")]),
+        ({"actors.gone": 1, "actors.next": 4}, None, [("gone", "2 assignments")]),
+    ],
+    ids=["left behind", "done under another name", "done in its own group", "moved", "moved and alive", "a stranger",
+         "of another log"],
+)  # fmt: skip
+async def test_what_waits_for_a_host_that_is_gone_is_what_no_other_has_done(
+    installed: Settings, commits: dict[str, int], living: str | None, told: list[tuple[str, str]]
+) -> None:
+    inbox = installed.kafka.topic_prefix + inbox_name("echo")
+    async with looked_at(installed) as site, AsyncExitStack() as readers:
+        await site.admin.create_topics([NewTopic(inbox, 1, 1)])
+        for _ in range(3):
+            await put(installed, inbox_name("echo"), b"x")
+        for group, offset in commits.items():
+            reader = AIOKafkaConsumer(
+                bootstrap_servers=installed.kafka.bootstrap_servers, group_id=site.real(group), enable_auto_commit=False
+            )
+            async with reader:
+                reader.assign([TopicPartition(inbox, 0)])
+                await reader.commit({TopicPartition(inbox, 0): offset})
+        if living is not None:
+            servers = installed.kafka.bootstrap_servers
+            await readers.enter_async_context(
+                AIOKafkaConsumer(inbox, bootstrap_servers=servers, group_id=site.real(living), enable_auto_commit=False)
+            )
+        found = [each.what for each in await group_findings(site) if "in its inboxes" in each.what]
+    assert found == [
+        f"the host of agents '{host}' is not running, and {count} wait in its inboxes" for host, count in told
+    ]
 
 
 async def test_without_topics_that_is_said_once_and_the_rest_is_not_tried(settings: Settings) -> None:
