@@ -43,7 +43,7 @@ async def refuse_unsound_topics(settings: Settings, specs: Sequence[ProcessorSpe
             for spec in specs:
                 await _refuse_counts(admin, settings, spec)
                 await _refuse_configs(admin, settings, spec)
-            await _refuse_lost_rows(admin, settings, specs)
+            await _refuse_lost_rows(settings, specs)
     except (KafkaError, TimeoutError) as error:
         raise BrokerUnavailable.at(bootstrap) from error
     finally:
@@ -132,19 +132,20 @@ def _alter(settings: Settings, name: str, config: str) -> str:
     )
 
 
-async def _refuse_lost_rows(admin: AIOKafkaAdminClient, settings: Settings, specs: Sequence[ProcessorSpec]) -> None:
+async def _refuse_lost_rows(settings: Settings, specs: Sequence[ProcessorSpec]) -> None:
     prefix, bootstrap = settings.kafka.topic_prefix, settings.kafka.bootstrap_servers
-    commits = await admin.list_consumer_group_offsets(f"{prefix}coordinator")
-    committed = {(tp.topic, tp.partition): found.offset for tp, found in commits.items() if found.offset > 0}
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    # Not the admin client: it takes a group that is just being loaded for one without commits; a consumer waits for it.
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, group_id=f"{prefix}coordinator")
     await consumer.start()
     try:
+        committed = await _committed(consumer, settings, specs)
         for spec in specs:
             name = prefix + spec.changelog.name
             places = [TopicPartition(name, number) for number in range(settings.kafka.partitions)]
             ends = await consumer.end_offsets(places)
             for place in places:
-                read = [topic.name for topic in spec.inputs if (prefix + topic.name, place.partition) in committed]
+                inputs = {topic.name: TopicPartition(prefix + topic.name, place.partition) for topic in spec.inputs}
+                read = [topic for topic, each in inputs.items() if each in committed]
                 if not ends[place] and read:
                     raise OperatorError(
                         f"Changelog '{name}.{place.partition}' is empty, but records of {', '.join(read)} were processed:"
@@ -154,3 +155,13 @@ async def _refuse_lost_rows(admin: AIOKafkaAdminClient, settings: Settings, spec
                     )
     finally:
         await consumer.stop()
+
+
+async def _committed(
+    consumer: AIOKafkaConsumer, settings: Settings, specs: Sequence[ProcessorSpec]
+) -> set[TopicPartition]:
+    """Inputs of which our group has done anything."""
+    names = {settings.kafka.topic_prefix + topic.name for spec in specs for topic in spec.inputs}
+    places = [TopicPartition(name, number) for name in sorted(names) for number in range(settings.kafka.partitions)]
+    found = await asyncio.gather(*(consumer.committed(place) for place in places))
+    return {place for place, offset in zip(places, found, strict=True) if offset}
