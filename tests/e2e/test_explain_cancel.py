@@ -94,8 +94,8 @@ def test_a_task_that_failed_is_explained_attempt_by_attempt(seats: Visitor) -> N
 
 
 def test_a_refused_submit_says_why(seats: Visitor) -> None:
-    seats.json("submit", "falling", "--payload", "1", "--task-id", "twice", "--retries", "0", "--wait", code=1)
-    seats.json("submit", "falling", "--payload", "2", "--task-id", "twice", "--retries", "0", "--wait", code=1)
+    seats.json("submit", "falling", "--payload", '{"n": 1}', "--task-id", "twice", "--retries", "0", "--wait", code=1)
+    seats.json("submit", "falling", "--payload", '{"n": 2}', "--task-id", "twice", "--retries", "0", "--wait", code=1)
     steps = seats.json("explain", "twice")["steps"]
     assert steps[-1]["kind"] == "refused"
     assert steps[-1]["error"]["code"] == "task_conflict"

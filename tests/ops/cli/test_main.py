@@ -56,6 +56,7 @@ def test_an_unknown_verb_is_wrong_use(environ: dict[str, str]) -> None:
         (["submit", "p", "--broker", "127.0.0.1:1"], 1, "Error: Kafka"),
         (["topics", "list", "--broker", "127.0.0.1:1"], 1, "Error: Kafka is not reachable at 127.0.0.1:1"),
         (["submit", "p", "--payload", "{"], 2, "Error: The payload (--payload) is not JSON"),
+        (["submit", "p", "--payload", "5"], 2, "Error: The payload (--payload) is no JSON object: 5"),
         (["submit"], 2, "Error: Who is to do it?"),
         (["submit", "p", "--pattern", "q"], 2, "Error: Two patterns"),
         (["up", "--only", "cook"], 2, "Error: Unknown role 'cook'"),
