@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from ops.cli.main import Verbs, app
 from ops.commands import command_of
+from schemas.agents import AgentState
 from schemas.errors import DecodeError, InvalidInput
 from schemas.json_requests import parse_request
 from schemas.settings import Group, Settings
@@ -85,6 +86,16 @@ def test_a_task_id_may_be_what_the_readme_says() -> None:
     for bad in ("a b", "x" * (derived + 1)):
         with pytest.raises(InvalidInput, match="task_id"):
             command_of("cli", {"task_id": bad})
+
+
+def test_the_words_for_agents_are_explained() -> None:
+    (text,) = re.findall(r"^In `troupe agents --json`.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    states, status = text.split("`status` sums up")
+    words = set(AgentState) - {AgentState.ABSENT, AgentState.UNKNOWN}  # of those there is no row
+    assert set(re.findall(r"`([a-z]+)`", states)) - {"state"} == {str(word) for word in words}
+    assert set(re.findall(r"`([a-z]+)`", status.split(". An agent")[0])) == {
+        "running", "retrying", "completed", "failed", "idle",
+    }  # fmt: skip
 
 
 def test_the_files_of_the_map_exist() -> None:
