@@ -13,6 +13,7 @@ from ops.cli.errors import WrongUse
 from ops.cli.main import Verbs
 from ops.cli.options import settings_of
 from ops.cli.roles import children, environ_with_sources, host_of, role_environ, troupe_command, with_instance
+from ops.cli.up import plan_of
 from schemas.errors import OperatorError
 from schemas.settings import Coordinator, Kafka, Routing, Settings, load_settings
 
@@ -113,6 +114,12 @@ def test_roles_of_a_system(tmp_path: Path) -> None:
     assert str(file) in found[own].command
     assert len({spec.log_file for spec in found.values()}) == 3
     assert list(children(settings, {}, (), [])) == []
+
+
+def test_the_embedded_kafka_answers_within_the_time_for_admin_answers(tmp_path: Path) -> None:
+    kafka = Kafka(metadata_timeout_seconds=3.0)
+    broker = plan_of(Settings(data_dir=tmp_path, kafka=kafka), 0, (), ()).broker
+    assert broker is not None and broker.answer_timeout_s == 3.0
 
 
 def test_hosts_are_named_after_their_files_and_differ_between_directories(tmp_path: Path) -> None:
