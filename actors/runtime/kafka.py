@@ -36,9 +36,6 @@ from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from schemas.topics import AGENT_COMMANDS, TASK_REPORTS, inbox_name
 
-_GOODBYE_SECONDS = 1.0
-"""To learn whether others go on with our agents, and once more to say that nobody does; a stop has its own limit."""
-
 
 class DrainTimeout(Retryable):
     """Handlers still ran when the time to drain was over; their assignments will be delivered again."""
@@ -151,6 +148,7 @@ class _Host:
         others += [asyncio.create_task(self._commit_often()), asyncio.create_task(self._begin(on_ready))]
         asked = asyncio.create_task(stop.wait())
         clean, leaving = False, list[str]()
+        goodbye_s = self._settings.actors.goodbye_seconds
         self._heartbeats.start()
         try:
             watched: list[asyncio.Future[Any]] = [sending, *others, asked, self.runner.broken, self.runner.worn]
@@ -162,10 +160,10 @@ class _Host:
             if self.runner.worn in done:
                 raise self.runner.worn.result()
             if self._alone.is_set():
-                emptied = await last_of(self._settings, set(self._groups.values()), self._name, _GOODBYE_SECONDS)
+                emptied = await last_of(self._settings, set(self._groups.values()), self._name, goodbye_s)
                 leaving = [agent_id for agent_id, group in self._groups.items() if group in emptied]
         finally:
-            self._heartbeats.stop(_GOODBYE_SECONDS, leaving)
+            self._heartbeats.stop(goodbye_s, leaving)
             await _cancelled([sending, asked, *others])
             self._journal.close(clean)
 
