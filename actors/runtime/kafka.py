@@ -61,7 +61,8 @@ async def run_host(
 
     `on_ready` is called once, when inboxes are assigned. Raises OperatorError if the host cannot start as things are,
     KafkaError when Kafka refuses for good, DrainTimeout when handlers outlived `actors.drain_seconds`, BeginAnew when
-    handlers have worn the process out. `watch` guards the loop meanwhile.
+    handlers have worn the process out; after the last two the process must end, and what a thread of it still does is no
+    longer its own. `watch` guards the loop meanwhile.
     """
     group = f"{settings.kafka.topic_prefix}actors.{settings.actors.host}"
     member = Member.claim(settings.data_dir / "hosts" / settings.actors.host)
@@ -156,12 +157,16 @@ class _Host:
             _raise_first(done)
             await _cancelled(others)
             clean = True
-            await self._drain(sending)
+            drained = await self._drain()
+            await self._settle(sending)
             if self.runner.worn in done:
                 raise self.runner.worn.result()
             if self._alone.is_set():
                 emptied = await last_of(self._settings, set(self._groups.values()), self._name, goodbye_s)
+                await self._settle(sending)  # of handlers that could not be ended: nothing may follow the goodbye
                 leaving = [agent_id for agent_id, group in self._groups.items() if group in emptied]
+            if not drained:
+                raise DrainTimeout(f"handlers still ran after {self._settings.actors.drain_seconds:g} s")
         finally:
             self._heartbeats.stop(goodbye_s, leaving)
             await _cancelled([sending, asked, *others])
@@ -189,24 +194,26 @@ class _Host:
         for reader in self._readers:
             await reader.commit()
 
-    async def _drain(self, sending: asyncio.Task[None]) -> None:
-        """Start nothing more; let running handlers end and their reports be acknowledged, and commit."""
+    async def _drain(self) -> bool:
+        """Start nothing more and let running handlers end; whether all did in time. The others are ended."""
         self.runner.close()
-        late = False
+        drained = True
         try:
             async with asyncio.timeout(self._settings.actors.drain_seconds):
                 await self.runner.quiet()
         except TimeoutError:
-            late = True
+            drained = False
         await self.runner.abandon()
+        return drained
+
+    async def _settle(self, sending: asyncio.Task[None]) -> None:
+        """Let all reports be acknowledged, and commit."""
         flushed = asyncio.create_task(self._outbox.flushed())
         await asyncio.wait([flushed, sending], return_when=asyncio.FIRST_COMPLETED)  # sending has its limit
         await _cancelled([flushed])
         if sending.done():
             sending.result()
         await self._commit()
-        if late:
-            raise DrainTimeout(f"handlers still ran after {self._settings.actors.drain_seconds:g} s")
 
 
 async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
