@@ -152,9 +152,10 @@ class Coordinator(Group):
 
 
 class Monitoring(Group):
-    """Logs."""
+    """Logs, and what commands tell."""
 
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="lowest level written")
+    tell_after_seconds: float = Field(3.0, ge=0, description="s until `submit --wait` says what the task waits for")
 
 
 class Settings(Group):
