@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.errors import WrongUse
+from ops.cli.errors import TASK_HINTS, WrongUse
 from ops.cli.options import AsJson, Broker, Config, Data, Sets, running_settings
 from ops.cli.payload import read_payload
 from ops.cli.show import print_json, print_table, say
@@ -142,7 +142,7 @@ def _unknown(task_id: str, refused: Sequence[TaskEvent] = ()) -> dict[str, Any]:
 
 
 def _show(found: TaskStatus, as_json: bool) -> None:
-    """Print a task; leaves with exit code 1 unless it is completed."""
+    """Print a task, and on stderr what to do about it; leaves with exit code 1 unless it is completed."""
     document = found.document()
     if as_json:
         print_json(document)
@@ -150,6 +150,8 @@ def _show(found: TaskStatus, as_json: bool) -> None:
         _show_table(document)
     if not found.finished:
         say(f"Task '{found.task_id}' is not finished yet; `troupe explain {found.task_id}` says what it waits for")
+    elif found.error is not None and (hint := TASK_HINTS.get(found.error.code)):
+        say(f"Hint: {hint.format(task=found.task_id)}")
     raise typer.Exit(0 if found.completed else 1)
 
 
