@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import from_json, to_json, to_jsonable_python
 
 from schemas.errors import InvalidInput, Permanent, Retryable, TroupeError
@@ -85,7 +87,7 @@ def _operation(name: str, handler: Handler) -> Operation:
     if not callable(handler):
         raise TypeError(f"a handler is a function of (input, ctx), not {type(handler).__name__}")
     shown = getattr(handler, "__qualname__", repr(handler))
-    return Operation(name, handler, _is_async(handler), _parser(_input_type(handler, shown), shown, bool(name)))
+    return Operation(name, handler, _is_async(handler), _parser(_input(handler, shown), shown, bool(name)))
 
 
 def _is_async(handler: Handler) -> bool:
@@ -93,7 +95,7 @@ def _is_async(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
 
 
-def _input_type(handler: Handler, shown: str) -> Any:
+def _input(handler: Handler, shown: str) -> inspect.Parameter:
     try:
         signature = inspect.signature(handler, eval_str=True)
     except NameError as error:
@@ -104,19 +106,27 @@ def _input_type(handler: Handler, shown: str) -> Any:
     if len(places) < 2 or len([each for each in due if each.kind is not inspect.Parameter.VAR_KEYWORD]) > 2:
         raise TypeError(f"handler '{shown}' must take (input, ctx), it takes {signature}")
     if places[0].annotation is inspect.Parameter.empty:
-        raise TypeError(f"handler '{shown}': annotate '{places[0].name}' with a pydantic model, dict or str")
-    return places[0].annotation
+        raise TypeError(f"handler '{shown}': {_annotate(places[0])}")
+    return places[0]
 
 
-def _parser(hint: Any, shown: str, has_operation: bool) -> Callable[[str], Any]:
+def _annotate(place: inspect.Parameter) -> str:
+    return f"annotate '{place.name}' with a pydantic model, dict or str"
+
+
+def _parser(place: inspect.Parameter, shown: str, has_operation: bool) -> Callable[[str], Any]:
+    hint = place.annotation
     if hint is str:
         return str
     if hint is dict or hint is Any:
         return _object
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint)
-    except PydanticSchemaGenerationError as error:
+    except PydanticUserError as error:
         raise TypeError(f"handler '{shown}': input of type {hint!r} cannot be validated: {error.message}") from error
+    if not _takes_objects(adapter):
+        named = inspect.formatannotation(hint)
+        raise TypeError(f"handler '{shown}': a payload is a JSON object, and no {named}; {_annotate(place)}")
     drop = has_operation and _forbids_operation(hint)
 
     def parse(payload: str) -> Any:
@@ -126,6 +136,42 @@ def _parser(hint: Any, shown: str, has_operation: bool) -> Callable[[str], Any]:
             raise InvalidInput(first_error(invalid)) from invalid
 
     return parse
+
+
+class _Shapes(GenerateJsonSchema):
+    """What may be valid, rather than what is told to callers; and what it cannot say is no news to an author of agents."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
+
+    def arguments_schema(self, schema: Any) -> dict[str, Any]:
+        return {"type": "object"}
+
+    named_tuple_schema = arguments_schema  # by name too; which of the two it is depends on pydantic's version
+
+    def function_before_schema(self, schema: Any) -> dict[str, Any]:
+        return {}  # code of the author's own may make the input of anything
+
+    function_wrap_schema = function_before_schema
+
+
+def _takes_objects(adapter: TypeAdapter[Any]) -> bool:
+    """Whether a JSON object may be valid; so it is said to be where pydantic cannot tell."""
+    try:
+        whole = adapter.json_schema(schema_generator=_Shapes)
+    except PydanticUserError:
+        return True
+    waiting, seen = [whole], set[str]()
+    while waiting:
+        part = waiting.pop()
+        if (ref := part.get("$ref")) is not None:
+            if ref not in seen:
+                seen.add(ref)
+                waiting.append(whole["$defs"][ref.removeprefix("#/$defs/")])
+        elif (parts := part.get("anyOf") or part.get("oneOf")) is not None:
+            waiting += parts
+        elif part.get("type", "object") == "object" and not {"const", "enum"} & part.keys():
+            return True
+    return False
 
 
 def _forbids_operation(hint: Any) -> bool:

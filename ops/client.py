@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,10 @@ SUBJECTS = tuple(topic.subject for topic in (TASK_REQUESTS, TASK_EVENTS, TASK_RE
 
 _RESULT_S = 5.0  # the outcome is written in the same moment as the last event; after a crash it may be repeated later
 _BATCH_BYTES = 1024 * 1024
+
+
+Told = Callable[[TaskFold | None], None]
+"""Hears all the while what is known of a task that is waited for; None as long as its submit is undecided."""
 
 
 class TaskFailed(Permanent):
@@ -164,11 +168,12 @@ class Client:
             ) from error
         return Submitted(command.task_id, f"{sent.topic}.{sent.partition}.{sent.offset}")
 
-    async def wait(self, task_id: str, timeout_s: float) -> TaskStatus | None:
+    async def wait(self, task_id: str, timeout_s: float, told: Told | None = None) -> TaskStatus | None:
         """What became of a task, as soon as it is finished, at the latest after `timeout_s`; None if nothing is known.
 
         For an id that `submit` just sent, a refusal of that very submit is the answer, and what an earlier submit of the
-        id came to is no answer before this one was decided; if that did not happen in time, None.
+        id came to is no answer before this one was decided; if that did not happen in time, None. `told` is called with
+        each record and at least every moment.
         """
         position = self._positions.get(task_id)
         fold = TaskFold(task_id, position)
@@ -177,16 +182,16 @@ class Client:
             homes = await self._homes(log, task_id)
             start = self._marks.get(task_id) or await log.beginnings(homes)
             if position is not None and task_id not in self._marks:
-                if not await self._until_decided(log, fold, start, position, deadline):
+                if not await self._until_decided(log, fold, start, position, deadline, told):
                     return None
                 async for record in log.read(start, await log.ends(homes)):
                     await self._take(fold, task_id, record)
             if not fold.answered():
-                await self._until_answered(log, fold, start, deadline)
+                await self._until_answered(log, fold, start, deadline, told)
         return fold.status()
 
     async def _until_decided(
-        self, log: LogReader, fold: TaskFold, start: Offsets, position: str, deadline: float
+        self, log: LogReader, fold: TaskFold, start: Offsets, position: str, deadline: float, told: Told | None = None
     ) -> bool:
         """Whether the submit at `position` was decided in time.
 
@@ -201,9 +206,13 @@ class Client:
                 return True
             if time.monotonic() >= deadline:
                 break
+            if told is not None:
+                told(None)
         return False
 
-    async def _until_answered(self, log: LogReader, fold: TaskFold, start: Offsets, deadline: float) -> None:
+    async def _until_answered(
+        self, log: LogReader, fold: TaskFold, start: Offsets, deadline: float, told: Told | None
+    ) -> None:
         """Follow the events until the task is finished and its outcome is here, or time is over."""
         finished: float | None = None
         async for record in log.follow(start):
@@ -211,6 +220,8 @@ class Client:
                 return
             if time.monotonic() >= deadline:
                 return
+            if told is not None:
+                told(fold)
             found = fold.status() if record is None else None
             if found is not None and found.finished:
                 finished = finished or time.monotonic()

@@ -73,13 +73,17 @@ class Member(BaseModel):
 
 
 class Entry(BaseModel):
-    """One running system. The first member is the supervisor; `started_at` in microseconds."""
+    """One running system. The first member is the supervisor; `started_at` in microseconds.
+
+    partitions: its `kafka.partitions`; None in a file of an older version.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     data: Path
     bootstrap: str
     topic_prefix: str = ""
+    partitions: int | None = None
     started_at: int
     members: tuple[Member, ...]
 
@@ -168,7 +172,7 @@ def settings_here(
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Settings with the address, directory and prefix of the system that is meant.
+    """Settings with the address, directory, prefix and partition count of the system that is meant.
 
     That is the Kafka which the settings name, unless `data` is given; else the system running in `data`; else the only
     one on this machine. Raises OperatorError if none or several run, or for settings that are unknown or wrong.
@@ -180,4 +184,6 @@ def settings_here(
     found: dict[str, Any] = {"kafka.bootstrap_servers": entry.bootstrap, "data_dir": str(entry.data)}
     if "topic_prefix" not in settings.kafka.model_fields_set:
         found["kafka.topic_prefix"] = entry.topic_prefix
+    if "partitions" not in settings.kafka.model_fields_set and entry.partitions is not None:
+        found["kafka.partitions"] = entry.partitions
     return load_settings(environ, config, given | found)

@@ -125,6 +125,7 @@ class Supervisor:
             data=self._plan.settings.data_dir,
             bootstrap=self._bootstrap,
             topic_prefix=self._plan.settings.kafka.topic_prefix,
+            partitions=self._plan.settings.kafka.partitions,
             started_at=self._started_at,
             members=members,
         )

@@ -109,6 +109,7 @@ class Actors(Group):
     host: str = Field("main", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="name of the host and its group")
     session_timeout_seconds: float = Field(6.0, gt=0, description="s until a silent host loses its partitions")
     drain_seconds: float = Field(10.0, ge=0, description="s that running handlers get at a stop")
+    goodbye_seconds: float = Field(1.0, ge=0, description="s to learn that nobody else hosts its agents, and to say so")
     commit_interval_seconds: float = Field(0.5, gt=0, description="s between commits")
     report_after_seconds: float = Field(0.25, ge=0, description="s; a handler that takes longer reports `started`")
     progress_interval_seconds: float = Field(1.0, gt=0, description="s; progress is sent at most this often")
@@ -150,9 +151,10 @@ class Coordinator(Group):
 
 
 class Monitoring(Group):
-    """Logs."""
+    """Logs, and what commands tell."""
 
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="lowest level written")
+    tell_after_seconds: float = Field(3.0, ge=0, description="s until `submit --wait` says what the task waits for")
 
 
 class Settings(Group):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ops.cli.main import Verbs, app
+from ops.commands import command_of
+from schemas.agents import AgentState
+from schemas.errors import DecodeError, InvalidInput
+from schemas.json_requests import parse_request
 from schemas.settings import Group, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +71,31 @@ def test_every_setting_is_listed() -> None:
     section = README.split("\n## Settings\n")[1].split("\n## ")[0]
     found = [line for line in section.splitlines() if re.match(r"\| `[a-z_]+(\.[a-z_]+)?` \| .* \| .* \|$", line)]
     assert found == settings_rows()
+
+
+def test_a_task_id_may_be_what_the_readme_says() -> None:
+    (row,) = [line for line in README.splitlines() if line.startswith("| `task_id` |")]
+    plain, derived = (int(most) for most in re.findall(r"at most (\d+)", row))
+    for good in ("aZ0._-", "x" * plain):
+        assert parse_request(json.dumps({"task_id": good}).encode(), "tasks.requests.0.0")["task_id"] == good
+    for bad in ("a~1", "a b", "x" * (plain + 1)):
+        with pytest.raises(DecodeError, match="task_id"):
+            parse_request(json.dumps({"task_id": bad}).encode(), "tasks.requests.0.0")
+    for good in ("aZ0._-~", "x" * derived):
+        assert command_of("cli", {"task_id": good}).task_id == good
+    for bad in ("a b", "x" * (derived + 1)):
+        with pytest.raises(InvalidInput, match="task_id"):
+            command_of("cli", {"task_id": bad})
+
+
+def test_the_words_for_agents_are_explained() -> None:
+    (text,) = re.findall(r"^In `troupe agents --json`.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    states, status = text.split("`status` sums up")
+    words = set(AgentState) - {AgentState.ABSENT, AgentState.UNKNOWN}  # of those there is no row
+    assert set(re.findall(r"`([a-z]+)`", states)) - {"state"} == {str(word) for word in words}
+    assert set(re.findall(r"`([a-z]+)`", status.split(". An agent")[0])) == {
+        "running", "retrying", "completed", "failed", "idle",
+    }  # fmt: skip
 
 
 def test_the_files_of_the_map_exist() -> None:

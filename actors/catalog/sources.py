@@ -107,7 +107,7 @@ def _tables_of_database(request: IngestInput, ctx: Context, held: ExitStack) -> 
     given = request.source_url or ""
     path = _below(ctx.sources_root, given)
     if not path.is_file():
-        raise InvalidInput(f"'{shown(given)}' is not a file in the sources folder; put it there, or see 'sources_root'")
+        raise _absent(given, ctx.sources_root)
     left = ctx.deadline_at / 1e6 - time.time()
     seconds = left if request.time_limit_seconds is None else min(left, request.time_limit_seconds)
     database = held.enter_context(opened(path, f"'{shown(path.name)}'", seconds))
@@ -132,7 +132,7 @@ def _files(request: IngestInput, sources_root: Path, kind: str, make: MakeRows) 
     if path.is_file():
         return [TextSource(path.stem, path, make)]
     if not path.is_dir():
-        raise InvalidInput(f"'{shown(given)}' is not a file in the sources folder; put it there, or see 'sources_root'")
+        raise _absent(given, sources_root)
     ending = next((each for each in ENDINGS[kind] if any(path.glob(f"*{each}"))), ENDINGS[kind][0])
     names = request.tables or sorted(file.stem for file in path.glob(f"*{ending}"))
     if not names:
@@ -149,6 +149,12 @@ def _table_file(sources_root: Path, folder: str, table: str, ending: str) -> Pat
     return path
 
 
+def _absent(given: str, sources_root: Path) -> InvalidInput:
+    root = sources_root.resolve()
+    text = f"'{shown(given)}' is not a file in the sources folder {root}; put it there, or change the setting 'sources_root'"
+    return InvalidInput(text)
+
+
 def _below(sources_root: Path, given: str) -> Path:
     """The path that is meant, links followed. Raises InvalidInput if it is not in the sources folder."""
     if "://" in given:
@@ -161,7 +167,7 @@ def _below(sources_root: Path, given: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a NUL, a name too long
         raise InvalidInput(f"'{shown(given)}' cannot be read: {shown(str(error))}") from None
     if not inside:
-        raise InvalidInput(f"'{shown(given)}' lies outside of the sources folder")
+        raise InvalidInput(f"'{shown(given)}' lies outside of the sources folder {root} (setting 'sources_root')")
     if special:
         raise InvalidInput(f"'{shown(given)}' is not a file or folder")
     return path

@@ -36,9 +36,6 @@ from schemas.failpoint import Failpoints
 from schemas.settings import Settings
 from schemas.topics import AGENT_COMMANDS, TASK_REPORTS, inbox_name
 
-_GOODBYE_SECONDS = 1.0
-"""To learn whether others go on with our agents, and once more to say that nobody does; a stop has its own limit."""
-
 
 class DrainTimeout(Retryable):
     """Handlers still ran when the time to drain was over; their assignments will be delivered again."""
@@ -64,7 +61,8 @@ async def run_host(
 
     `on_ready` is called once, when inboxes are assigned. Raises OperatorError if the host cannot start as things are,
     KafkaError when Kafka refuses for good, DrainTimeout when handlers outlived `actors.drain_seconds`, BeginAnew when
-    handlers have worn the process out. `watch` guards the loop meanwhile.
+    handlers have worn the process out; after the last two the process must end, and what a thread of it still does is no
+    longer its own. `watch` guards the loop meanwhile.
     """
     group = f"{settings.kafka.topic_prefix}actors.{settings.actors.host}"
     member = Member.claim(settings.data_dir / "hosts" / settings.actors.host)
@@ -151,6 +149,7 @@ class _Host:
         others += [asyncio.create_task(self._commit_often()), asyncio.create_task(self._begin(on_ready))]
         asked = asyncio.create_task(stop.wait())
         clean, leaving = False, list[str]()
+        goodbye_s = self._settings.actors.goodbye_seconds
         self._heartbeats.start()
         try:
             watched: list[asyncio.Future[Any]] = [sending, *others, asked, self.runner.broken, self.runner.worn]
@@ -158,14 +157,18 @@ class _Host:
             _raise_first(done)
             await _cancelled(others)
             clean = True
-            await self._drain(sending)
+            drained = await self._drain()
+            await self._settle(sending)
             if self.runner.worn in done:
                 raise self.runner.worn.result()
             if self._alone.is_set():
-                emptied = await last_of(self._settings, set(self._groups.values()), self._name, _GOODBYE_SECONDS)
+                emptied = await last_of(self._settings, set(self._groups.values()), self._name, goodbye_s)
+                await self._settle(sending)  # of handlers that could not be ended: nothing may follow the goodbye
                 leaving = [agent_id for agent_id, group in self._groups.items() if group in emptied]
+            if not drained:
+                raise DrainTimeout(f"handlers still ran after {self._settings.actors.drain_seconds:g} s")
         finally:
-            self._heartbeats.stop(_GOODBYE_SECONDS, leaving)
+            self._heartbeats.stop(goodbye_s, leaving)
             await _cancelled([sending, asked, *others])
             self._journal.close(clean)
 
@@ -191,24 +194,26 @@ class _Host:
         for reader in self._readers:
             await reader.commit()
 
-    async def _drain(self, sending: asyncio.Task[None]) -> None:
-        """Start nothing more; let running handlers end and their reports be acknowledged, and commit."""
+    async def _drain(self) -> bool:
+        """Start nothing more and let running handlers end; whether all did in time. The others are ended."""
         self.runner.close()
-        late = False
+        drained = True
         try:
             async with asyncio.timeout(self._settings.actors.drain_seconds):
                 await self.runner.quiet()
         except TimeoutError:
-            late = True
+            drained = False
         await self.runner.abandon()
+        return drained
+
+    async def _settle(self, sending: asyncio.Task[None]) -> None:
+        """Let all reports be acknowledged, and commit."""
         flushed = asyncio.create_task(self._outbox.flushed())
         await asyncio.wait([flushed, sending], return_when=asyncio.FIRST_COMPLETED)  # sending has its limit
         await _cancelled([flushed])
         if sending.done():
             sending.result()
         await self._commit()
-        if late:
-            raise DrainTimeout(f"handlers still ran after {self._settings.actors.drain_seconds:g} s")
 
 
 async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -141,7 +141,7 @@ class MemoryHost:
         return any(done)
 
     async def stop(self) -> bool:
-        """Start nothing more, let handlers end within `actors.drain_seconds`, report and commit; whether all ended. If so
+        """Start nothing more, let handlers end within `actors.drain_seconds`, report and commit; whether all ended. Then
         the registry is told that the agents are gone.
         """
         self._runner.close()
@@ -155,7 +155,7 @@ class MemoryHost:
         self._send()
         self._commit_at = self._clock()
         self._commit()
-        for agent_id in self._beats if clean else ():
+        for agent_id in self._beats:
             self._heartbeat(agent_id, goodbye=True)
         self._journal.close(clean=True)
         return clean

@@ -28,6 +28,7 @@ from ops.broker.jars import JarCache, ensure_jars, lock_digest
 from ops.broker.layout import Node, prepare
 from ops.broker.ready import until_ready
 from schemas.errors import OperatorError
+from schemas.settings import Kafka
 
 OLDEST_JAVA = 17
 OLDEST_AOT_JAVA = 25
@@ -178,7 +179,7 @@ async def _train(
                 )
 
         try:
-            await until_ready([node], check_alive, ready_timeout_s)
+            await until_ready([node], check_alive, ready_timeout_s, Kafka().metadata_timeout_seconds)
         finally:
             running = process.find(started.birth, node)
             killed = await process.end([running] if running else [], write_timeout_s)

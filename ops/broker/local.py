@@ -22,6 +22,7 @@ from ops.broker.process import Launched
 from ops.broker.ready import until_ready
 from ops.broker.state import State, locked
 from schemas.errors import BrokerUnavailable, OperatorError
+from schemas.settings import Kafka
 
 _PORT_ATTEMPTS = 3  # how often a start is repeated when another program takes the chosen port before Java does
 
@@ -32,7 +33,7 @@ class BrokerOptions:
 
     `directory` holds data, settings, log and state. `port` 0 means: 9092 if it is free, else another free one; with
     more than one broker the others follow. `aot` uses the ahead-of-time cache if one was trained. `overrides` are
-    Kafka's own settings and win over ours.
+    Kafka's own settings and win over ours. `answer_timeout_s`: longest wait for one answer of a broker.
     """
 
     directory: Path
@@ -41,6 +42,7 @@ class BrokerOptions:
     aot: bool = True
     ready_timeout_s: float = 60.0
     stop_timeout_s: float = 20.0
+    answer_timeout_s: float = Kafka().metadata_timeout_seconds
     overrides: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -178,7 +180,9 @@ class LocalKafka:
             async with locked(self._directory, self._options.ready_timeout_s):
                 state = await self._launch(launch_command, launched)
             nodes = state.placed(self._directory)
-            await until_ready(nodes, check_alive, max(0.0, deadline_s - time.monotonic()))
+            await until_ready(
+                nodes, check_alive, max(0.0, deadline_s - time.monotonic()), self._options.answer_timeout_s
+            )
         except BrokerUnavailable as error:
             await self._abandon(launched)
             raise self._not_ready(str(error), launched) from error

@@ -19,18 +19,19 @@ from ops.broker.ports import HOST
 from schemas.errors import BrokerUnavailable
 
 _POLL_S = 0.03
-_REQUEST_TIMEOUT_MS = 5_000
-_CLOSE_TIMEOUT_S = 5.0
 _PROBE_GROUP = "troupe.ready"  # asked for its coordinator only: no group of this name ever exists
 
 
-async def until_ready(nodes: Sequence[Node], check_alive: Callable[[], None], timeout_s: float) -> None:
+async def until_ready(
+    nodes: Sequence[Node], check_alive: Callable[[], None], timeout_s: float, answer_s: float
+) -> None:
     """Wait until clients can work; `check_alive` is called all the while and raises when waiting is pointless.
 
-    Raises BrokerUnavailable after `timeout_s`, with the last thing that was missing.
+    Raises BrokerUnavailable after `timeout_s`, with the last thing that was missing. `answer_s`: longest wait for one
+    answer, and for the end of the connection.
     """
     # Beside each other, because a port that another program took may accept a connection and never say a word.
-    probe = asyncio.create_task(_probe(nodes, timeout_s))
+    probe = asyncio.create_task(_probe(nodes, timeout_s, answer_s))
     try:
         while not probe.done():
             check_alive()
@@ -38,17 +39,17 @@ async def until_ready(nodes: Sequence[Node], check_alive: Callable[[], None], ti
         probe.result()
     finally:
         probe.cancel()
-        await asyncio.wait({probe}, timeout=_CLOSE_TIMEOUT_S)
+        await asyncio.wait({probe}, timeout=answer_s)
 
 
-async def _probe(nodes: Sequence[Node], timeout_s: float) -> None:
+async def _probe(nodes: Sequence[Node], timeout_s: float, answer_s: float) -> None:
     missing = ["no connection yet"]
     try:
         async with asyncio.timeout(timeout_s):
             while True:
                 try:
                     await _listening(nodes)
-                    await _complete(nodes, missing)
+                    await _complete(nodes, missing, answer_s)
                     return
                 except (OSError, KafkaError) as error:
                     missing[:] = [repr(error)]
@@ -64,16 +65,16 @@ async def _listening(nodes: Sequence[Node]) -> None:
         writer.close()
 
 
-async def _complete(nodes: Sequence[Node], missing: list[str]) -> None:
+async def _complete(nodes: Sequence[Node], missing: list[str], answer_s: float) -> None:
     """Ask on one connection until nothing is missing; what is goes into the list."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap(nodes), request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap(nodes), request_timeout_ms=int(answer_s * 1000))
     try:
         await admin.start()
         while shortfall := await _shortfall(admin, nodes):
             missing[:] = [shortfall]
             await asyncio.sleep(_POLL_S)
     finally:
-        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+        async with asyncio.timeout(answer_s):
             await admin.close()
 
 

@@ -42,7 +42,7 @@ def names_broker(settings: Settings) -> bool:
 def running_settings(
     broker: str | None = None, data: Path | None = None, config: Path | None = None, sets: list[str] | None = None
 ) -> Settings:
-    """Settings with the address, directory and prefix of the running system that the options mean.
+    """Settings with the address, directory, prefix and partition count of the running system that the options mean.
 
     Raises OperatorError if none or several run.
     """

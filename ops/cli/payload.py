@@ -1,4 +1,4 @@
-"""The payload of `troupe submit`: JSON on the command line, in a file, or from standard input."""
+"""The payload of `troupe submit`: a JSON object on the command line, in a file, or from standard input."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 from ops.cli.errors import WrongUse
 
+SHOWN_CHARS = 40
+"""Of a payload that is refused."""
 
-def read_payload(text: str | None) -> Any:
-    """The JSON value that the option means: `@FILE`, `-` for standard input, else the text itself; {} without one.
 
-    Raises WrongUse if there is no such file or if it is not JSON; NaN and a key that is there twice are not.
+def read_payload(text: str | None) -> dict[str, Any]:
+    """The JSON object that the option means: `@FILE`, `-` for standard input, else the text itself; {} without one.
+
+    Raises WrongUse if there is no such file or if it is no JSON object; NaN and a key that is there twice are no JSON.
     """
     if text is None:
         return {}
@@ -28,14 +31,20 @@ def read_payload(text: str | None) -> Any:
         raise WrongUse(f"Cannot read the payload from {path}: {error}", hint="--payload @FILE reads a file") from error
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refused)
+        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
         raise WrongUse(
             f"The payload ({where}) is not JSON: {error}",
             hint="""write it as '{"name": 1}', as @FILE, or as - to read standard input""",
         ) from error
+    if not isinstance(found, dict):  # the task would fail with `invalid_request`, which only who waits for it sees
+        raise WrongUse(
+            f"The payload ({where}) is no JSON object: {json.dumps(found, ensure_ascii=False)[:SHOWN_CHARS]}",
+            hint="""an agent's input has names: write it as '{"value": 1}'""",
+        )
+    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli.errors import WrongUse
+from ops.cli.errors import TASK_HINTS, WrongUse
 from ops.cli.options import AsJson, Broker, Config, Data, Sets, running_settings
 from ops.cli.payload import read_payload
 from ops.cli.show import print_json, print_table, say
+from ops.cli.waiting import Saying
 from ops.client import Client
 from ops.logs import quiet_libraries
 from ops.views.tasks import TaskStatus, instant
@@ -113,7 +114,14 @@ def status(
 async def _submit(settings: Settings, fields: dict[str, Any], wait_s: float | None) -> tuple[str, TaskStatus | None]:
     async with Client(settings, "cli") as client:
         task_id = await client.submit(watched=wait_s is not None, **fields)
-        return task_id, None if wait_s is None else await client.wait(task_id, wait_s)
+        if wait_s is None:
+            return task_id, None
+        try:
+            saying = Saying(task_id, settings.monitoring.tell_after_seconds)
+            return task_id, await client.wait(task_id, wait_s, saying)
+        except asyncio.CancelledError:  # Ctrl-C: the id may be one that nobody has seen yet
+            say(f"Task '{task_id}' is submitted, and the task goes on: `troupe status {task_id}`")
+            raise
 
 
 async def _status(
@@ -134,7 +142,7 @@ def _unknown(task_id: str, refused: Sequence[TaskEvent] = ()) -> dict[str, Any]:
 
 
 def _show(found: TaskStatus, as_json: bool) -> None:
-    """Print a task; leaves with exit code 1 unless it is completed."""
+    """Print a task, and on stderr what to do about it; leaves with exit code 1 unless it is completed."""
     document = found.document()
     if as_json:
         print_json(document)
@@ -142,6 +150,8 @@ def _show(found: TaskStatus, as_json: bool) -> None:
         _show_table(document)
     if not found.finished:
         say(f"Task '{found.task_id}' is not finished yet; `troupe explain {found.task_id}` says what it waits for")
+    elif found.error is not None and (hint := TASK_HINTS.get(found.error.code)):
+        say(f"Hint: {hint.format(task=found.task_id)}")
     raise typer.Exit(0 if found.completed else 1)
 
 

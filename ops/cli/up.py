@@ -70,10 +70,10 @@ def plan_of(settings: Settings, port: int, only: Sequence[str], agent_files: Seq
     if embedded and "partitions" not in settings.kafka.model_fields_set:
         changes["kafka"] = settings.kafka.model_copy(update={"partitions": EMBEDDED_PARTITIONS})
     settings = with_instance(settings.model_copy(update=changes), embedded)
-    environ = process_environment()
+    environ, answer_s = process_environment(), settings.kafka.metadata_timeout_seconds
     return Plan(
         settings=settings,
-        broker=BrokerOptions(data / "kafka", port=port) if embedded else None,
+        broker=BrokerOptions(data / "kafka", port=port, answer_timeout_s=answer_s) if embedded else None,
         children=lambda final: children(final, environ, only, agent_files),
         environ=environ,
         tell=say,

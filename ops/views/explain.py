@@ -95,7 +95,7 @@ def candidate_rows(decision: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield (
             each["agent_id"],
             verdict,
-            each.get("state", "up"),
+            each.get("state"),
             each.get("breaker"),
             f"{each['in_flight']} of {each['max_in_flight']}",
             _number(each.get("tokens")),

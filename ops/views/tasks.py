@@ -171,11 +171,14 @@ def plain(text: Json | None) -> Any:
 
 
 def decision_document(event: TaskEvent) -> Any:
-    """The JSON form of an event's decision, with the fields that its text leaves out as they are at their default."""
+    """The JSON form of an event's decision, with the fields that its text leaves out as they are at their default.
+
+    What a newer version says beyond that is left out. A text that leaves out more than defaults is shown as it is.
+    """
     if event.decision is None:
         return None
     try:
-        return RoutingDecision.model_validate_json(event.decision).model_dump(mode="json")
+        return RoutingDecision.model_validate_json(event.decision, extra="ignore").model_dump(mode="json")
     except ValidationError:
         return plain(event.decision)
 

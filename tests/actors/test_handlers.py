@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
 import structlog
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from typing_extensions import TypedDict
 
 from actors.api import Actor, Context
 from actors.handlers import MESSAGE_CHARS, NoSuchOperation, Operations, WrongResult, failure, result_text
@@ -117,6 +118,36 @@ async def one(loan: Loan) -> None: ...
 async def three(loan: Loan, ctx: Context, more: int) -> None: ...
 async def bare(loan, ctx): ...  # type: ignore[no-untyped-def]
 async def odd(loan: object(), ctx: Context) -> None: ...  # type: ignore[valid-type]
+async def number(count: int, ctx: Context) -> None: ...
+async def many(loans: list[Loan], ctx: Context) -> None: ...
+async def perhaps(word: str | None, ctx: Context) -> None: ...
+async def word(how: Literal["so"], ctx: Context) -> None: ...
+
+
+class Row(NamedTuple):
+    a: int
+
+
+class Dear(TypedDict):
+    a: int
+
+
+def first(value: Any) -> Any:
+    return value["a"]
+
+
+async def row(of: Row, ctx: Context) -> None: ...
+async def dear(of: Dear, ctx: Context) -> None: ...
+async def either(of: int | Loan | Dear, ctx: Context) -> None: ...
+async def own(of: Annotated[int, BeforeValidator(first)], ctx: Context) -> None: ...
+async def whatever(of: object, ctx: Context) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "value"), [(row, Row(1)), (dear, Dear(a=1)), (either, Dear(a=1)), (own, 1), (whatever, {"a": 1})]
+)
+def test_whatever_pydantic_makes_of_an_object_is_an_input(handler: Any, value: Any) -> None:
+    assert parsed(handler, '{"a": 1}') == value
 
 
 @pytest.mark.parametrize(
@@ -126,6 +157,10 @@ async def odd(loan: object(), ctx: Context) -> None: ...  # type: ignore[valid-t
         (three, "handler 'three' must take \\(input, ctx\\)"),
         (bare, "annotate 'loan' with a pydantic model, dict or str"),
         (odd, "handler 'odd': input of type"),
+        (number, "a JSON object, and no int; annotate 'count' with a pydantic model, dict or str"),
+        (many, "a JSON object, and no list\\[.*Loan\\]; annotate 'loans' with"),
+        (perhaps, "a JSON object, and no str | None; annotate 'word' with"),
+        (word, "a JSON object, and no Literal"),
         ("assess", "a handler is a function of \\(input, ctx\\), not str"),
     ],
 )

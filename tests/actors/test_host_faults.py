@@ -104,6 +104,7 @@ async def test_a_stop_does_not_wait_for_ever_and_what_it_leaves_is_done_later(
             assert await asyncio.wait_for(child.wait(), 20) == 75
             assert time.monotonic() - began < 5
         assert await stage.committed(agent) == (0, "")
+        await stage.commands(lambda seen: agent in {each.agent_id for each in seen if each.goodbye})
         async with process(stage):
             await stage.reports(lambda seen: "long" in outcomes(seen))
 

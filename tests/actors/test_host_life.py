@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from actors.api import Actor, Context
 from actors.runtime.kafka import run_host
@@ -189,6 +190,15 @@ async def test_a_stop_during_the_start_has_its_limit(broker: str, tmp_path: Path
         child.terminate()
         assert await asyncio.wait_for(child.wait(), 20) == 75
         assert child.said("stop_forced")
+
+
+async def test_a_goodbye_that_takes_too_long_is_not_said(broker: str, tmp_path: Path) -> None:
+    async with Stage.open(broker, tmp_path, actors__goodbye_seconds=0) as stage:
+        with capture_logs() as told:
+            async with stage.host(Actor("adder", add)):
+                await stage.commands(lambda seen: len(seen) == 2)
+        assert [each["event"] for each in told].count("goodbye_not_said") == 1
+        assert not any(each.goodbye for each in await stage.commands(lambda seen: len(seen) == 2))
 
 
 async def test_only_the_last_process_of_a_host_says_goodbye(broker: str, tmp_path: Path) -> None:

@@ -236,14 +236,23 @@ async def test_a_host_that_has_drained_says_goodbye_and_the_next_one_is_another(
         assert all(each.incarnation for each in both if each.kind is AgentCommandKind.HEARTBEAT)
 
 
-async def test_a_host_that_leaves_work_undone_says_no_goodbye(open_stage: Open) -> None:
+async def test_a_host_that_leaves_work_undone_says_goodbye_after_its_last_report(open_stage: Open) -> None:
     diary = Diary()
-    async with open_stage(actors__drain_seconds=0.2) as stage:
-        with suppress(DrainTimeout):  # the process that ends with it is started again at once
-            async with stage.host(Actor("slow", diary.wait)):
-                await stage.assign("slow", "a")
+    actor = Actor("slow", diary.wait, heartbeat_interval_seconds=3600)
+    async with open_stage(actors__drain_seconds=0.5) as stage:
+        with suppress(DrainTimeout):
+            async with stage.host(actor):
+                for name in ("a", "b"):
+                    await stage.assign("slow", name)
                 await diary.until("a/1")
+                await diary.until("b/1")
+                asyncio.get_running_loop().call_later(0.2, diary.gates["b/1"].set)
+        assert diary.cancelled == ["a/1"]
+        seen = await stage.commands(lambda seen: seen and seen[-1].goodbye)
+        assert [each.goodbye for each in seen] == [False, False, True]
+        reports = await stage.reports(lambda seen: outcomes(seen) == {"b": "completed"})
+        assert reports[-1].occurred_at <= seen[-1].occurred_at
         diary.gates["a/1"].set()
-        async with stage.host(Actor("slow", diary.wait), enrol=False):
-            seen = await stage.commands(lambda seen: seen and seen[-1].incarnation not in (None, seen[1].incarnation))
-            assert not any(each.goodbye for each in seen)
+        async with stage.host(actor, enrol=False):
+            await stage.reports(lambda seen: outcomes(seen) == {"a": "completed", "b": "completed"})
+        assert diary.begun == ["a/1", "b/1", "a/1"]

@@ -63,6 +63,8 @@ def last(system: Visitor, topic: str) -> dict[str, Any]:
 def test_a_pattern_that_nobody_offers(system: Visitor) -> None:
     told = system.json("submit", "xyz", "--wait", code=1)
     assert (told["status"], *error_of(told)) == ("failed", "unknown_pattern", "Unknown pattern 'xyz'")
+    for verb in (("submit", "xyz", "--wait"), ("status", told["task_id"])):
+        assert "\nHint: `troupe agents` shows who offers what" in system.troupe(*verb, code=1)
     good(system)
 
 

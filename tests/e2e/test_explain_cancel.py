@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from ops.cli.roles import troupe_command
 from tests.e2e.conftest import Visitor, running
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -82,6 +85,32 @@ def test_a_task_that_runs_is_taken_from_its_agent(seats: Visitor) -> None:
     assert seats.json("cancel", "sits-again")["outcome"] == "cancelled"
 
 
+def test_a_submit_that_waits_says_what_for_and_how_to_go_on_without_it(seats: Visitor) -> None:
+    seats.troupe("submit", "sitting", "--payload", '{"seconds": 600}', "--task-id", "sits-there")
+    command = (
+        "submit",
+        "sitting",
+        "--payload",
+        '{"seconds": 0}',
+        "--wait",
+        "--set",
+        "monitoring.tell_after_seconds=0.3",
+    )
+    with seats.start(*troupe_command(*command)) as waiting:
+        assert waiting.stdout is not None
+        told = waiting.stdout.readline()
+        found = re.fullmatch(r"Task '(.+)' has no outcome yet\. It waits since \S+: (.+)\n", told)
+        assert found is not None, told
+        task_id, why = found.groups()
+        assert why == "the pattern asks for 'sitting', which has 1 of 1 slots in use."
+        waiting.send_signal(signal.SIGINT)
+        assert f"the task goes on: `troupe status {task_id}`\n" in waiting.stdout.read()
+    assert waiting.returncode not in (0, None)
+    assert seats.json("status", task_id, code=1)["status"] == "queued"
+    for each in (task_id, "sits-there"):
+        seats.troupe("cancel", each)
+
+
 def test_a_task_that_failed_is_explained_attempt_by_attempt(seats: Visitor) -> None:
     seats.json("submit", "falling", "--payload", "{}", "--task-id", "falls", "--retries", "1", "--wait", code=1)
     found = seats.json("explain", "falls")
@@ -94,8 +123,8 @@ def test_a_task_that_failed_is_explained_attempt_by_attempt(seats: Visitor) -> N
 
 
 def test_a_refused_submit_says_why(seats: Visitor) -> None:
-    seats.json("submit", "falling", "--payload", "1", "--task-id", "twice", "--retries", "0", "--wait", code=1)
-    seats.json("submit", "falling", "--payload", "2", "--task-id", "twice", "--retries", "0", "--wait", code=1)
+    seats.json("submit", "falling", "--payload", '{"n": 1}', "--task-id", "twice", "--retries", "0", "--wait", code=1)
+    seats.json("submit", "falling", "--payload", '{"n": 2}', "--task-id", "twice", "--retries", "0", "--wait", code=1)
     steps = seats.json("explain", "twice")["steps"]
     assert steps[-1]["kind"] == "refused"
     assert steps[-1]["error"]["code"] == "task_conflict"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.foreign.clients import Foreign, foreign
-from tests.e2e.foreign.node import NodeAgent, installed_example, running_agent
+from tests.e2e.foreign.node import NodeAgent, installed_example, on_node, running_agent
 
 __all__ = ["foreign"]
 
@@ -56,6 +56,14 @@ def events(foreign: Foreign, task_id: str) -> list[str]:
 
 def agent_events(foreign: Foreign, agent_id: str) -> list[str]:
     return [each["kind"] for each in foreign.records("agents.events", lambda each: each["agent_id"] == agent_id)]
+
+
+def test_a_node_that_is_too_old_is_told_so_in_one_line(example: Path) -> None:
+    needed = json.loads((example / "package.json").read_text())["engines"]["node"].removeprefix(">=")
+    for old in ("20.20.2", "22.21.9"):
+        told = on_node(old, example)
+        assert (told.returncode, told.stderr) == (1, f"Node {needed} or newer is needed, this is {old}\n")
+    assert "is needed" not in on_node(f"{needed}.0", example).stderr, "it goes on, and finds no Kafka"
 
 
 def test_the_example_works_stops_begins_again_and_leaves(example: Path, foreign: Foreign) -> None:

@@ -12,6 +12,7 @@ import pytest
 from ops import running
 from ops.running import Birth, Entry, Member
 from schemas.errors import OperatorError
+from schemas.settings import Kafka
 
 
 @pytest.fixture
@@ -52,6 +53,19 @@ def test_the_only_one_is_found_by_all_and_by_its_directory(
         running.find(environ, tmp_path / "b")
     running.remove(environ, tmp_path / "a")
     assert running.entries(environ) == []
+
+
+def test_settings_are_those_of_the_running_system_unless_they_are_given(
+    environ: dict[str, str], tmp_path: Path, process: subprocess.Popen[bytes]
+) -> None:
+    written = entry(tmp_path / "a", process.pid).model_copy(update={"topic_prefix": "p.", "partitions": 2})
+    running.write(environ, written)
+    here = running.settings_here(environ)
+    assert (here.kafka.bootstrap_servers, here.data_dir) == (written.bootstrap, tmp_path / "a")
+    assert (here.kafka.topic_prefix, here.kafka.partitions) == ("p.", 2)
+    assert running.settings_here(environ, overrides={"kafka.partitions": 3}).kafka.partitions == 3
+    running.write(environ, written.model_copy(update={"partitions": None}))
+    assert running.settings_here(environ).kafka.partitions == Kafka().partitions, "an older version's file"
 
 
 def test_several_are_listed_in_the_error(

@@ -3,6 +3,7 @@
 //
 //   KAFKA=127.0.0.1:9092 node agent.mjs words.mjs
 
+import './version.mjs'
 import { randomUUID } from 'node:crypto'
 import { resolve } from 'node:path'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'

@@ -227,6 +227,13 @@ def test_what_the_caller_must_change(ctx: Context, options: dict[str, Any], code
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("given", ["none.csv", "none.db", "../secret.csv"])
+def test_a_file_that_is_not_among_the_sources_is_told_where_they_are(ctx: Context, given: str) -> None:
+    with pytest.raises(InvalidInput, match="setting 'sources_root'") as caught:
+        finish(ctx, source_url=given)
+    assert f"the sources folder {ctx.sources_root.resolve()}" in str(caught.value)
+
+
 def test_a_word_nobody_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
         IngestInput.model_validate({"csv": "a\n", "tabels": ["x"]})

@@ -37,6 +37,16 @@ def installed_example(directory: Path) -> Path:
     return made
 
 
+def on_node(version: str, example: Path) -> subprocess.CompletedProcess[str]:
+    """What comes of the agent on a Node that calls itself of this version."""
+    posing = f"Object.defineProperty(process, 'versions', {{ value: {{ ...process.versions, node: '{version}' }} }})"
+    command = [_NODE, "--import", f"data:text/javascript,{posing}", "agent.mjs", "words.mjs"]
+    environ = os.environ | {"KAFKA": "127.0.0.1:1"}
+    return subprocess.run(
+        command, cwd=example, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+
+
 class NodeAgent:
     """One run of `agent.mjs` with a handler file."""
 

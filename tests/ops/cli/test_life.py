@@ -104,6 +104,7 @@ def test_work_from_the_command_line(troupe: Installation) -> None:
     up = troupe.up()
     assert [each["role"] for each in up["processes"]] == ["supervisor", "broker", "coordinator", "actors"]
     assert troupe.json("ps") == up["processes"]
+    assert troupe.json("topology", "apply")["created"] == [], "it takes the partition count of the running system"
     assert "already runs" in troupe.run("up", "--data", str(troupe.data), code=1)
 
     (troupe.root / "points.json").write_text(json.dumps(POINTS))

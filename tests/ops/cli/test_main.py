@@ -13,6 +13,7 @@ from ops.cli.errors import WrongUse
 from ops.cli.main import Verbs
 from ops.cli.options import settings_of
 from ops.cli.roles import children, environ_with_sources, host_of, role_environ, troupe_command, with_instance
+from ops.cli.up import plan_of
 from schemas.errors import OperatorError
 from schemas.settings import Coordinator, Kafka, Routing, Settings, load_settings
 
@@ -56,6 +57,7 @@ def test_an_unknown_verb_is_wrong_use(environ: dict[str, str]) -> None:
         (["submit", "p", "--broker", "127.0.0.1:1"], 1, "Error: Kafka"),
         (["topics", "list", "--broker", "127.0.0.1:1"], 1, "Error: Kafka is not reachable at 127.0.0.1:1"),
         (["submit", "p", "--payload", "{"], 2, "Error: The payload (--payload) is not JSON"),
+        (["submit", "p", "--payload", "5"], 2, "Error: The payload (--payload) is no JSON object: 5"),
         (["submit"], 2, "Error: Who is to do it?"),
         (["submit", "p", "--pattern", "q"], 2, "Error: Two patterns"),
         (["up", "--only", "cook"], 2, "Error: Unknown role 'cook'"),
@@ -112,6 +114,12 @@ def test_roles_of_a_system(tmp_path: Path) -> None:
     assert str(file) in found[own].command
     assert len({spec.log_file for spec in found.values()}) == 3
     assert list(children(settings, {}, (), [])) == []
+
+
+def test_the_embedded_kafka_answers_within_the_time_for_admin_answers(tmp_path: Path) -> None:
+    kafka = Kafka(metadata_timeout_seconds=3.0)
+    broker = plan_of(Settings(data_dir=tmp_path, kafka=kafka), 0, (), ()).broker
+    assert broker is not None and broker.answer_timeout_s == 3.0
 
 
 def test_hosts_are_named_after_their_files_and_differ_between_directories(tmp_path: Path) -> None:

@@ -14,15 +14,28 @@ from schemas.errors import InvalidInput, OperatorError, PayloadTooLarge
 
 def test_the_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.json").write_text('{"a": [1, "ü"]}', encoding="utf-8")
-    monkeypatch.setattr("sys.stdin", io.StringIO("[1]"))
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"b": 2}'))
     assert read_payload(None) == {}
     assert read_payload('{"a": 1}') == {"a": 1}
     assert read_payload(f"@{tmp_path / 'a.json'}") == {"a": [1, "ü"]}
-    assert read_payload("-") == [1]
+    assert read_payload("-") == {"b": 2}
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "", "{'a': 1}", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 100_000, "@/nowhere.json"]
+    "text",
+    [
+        "{",
+        "",
+        "{'a': 1}",
+        '{"a": NaN}',
+        '{"a": 1, "a": 2}',
+        "[" * 100_000,
+        "@/nowhere.json",
+        "5",
+        "null",
+        '"text"',
+        "[1]",
+    ],
 )
 def test_what_is_no_payload_is_wrong_use(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(WrongUse) as caught:

@@ -124,12 +124,25 @@ def test_a_decision_that_leaves_out_more_than_defaults_is_shown_as_it_is() -> No
     assert (step["text"], step["decision"]) == ("So it is.", {"reason": "So it is."})
 
 
-def test_the_candidates_of_a_newer_version_are_shown() -> None:
-    """It may say more than is known here, and what is at its default it leaves out."""
+def test_what_a_newer_version_says_beyond_ours_is_left_out_and_the_rest_is_whole() -> None:
+    """What is at its default it leaves out, as ours does."""
     made = json.loads(decision().model_dump_json(exclude_defaults=True)) | {"mood": "calm"}
+    for part in (made["input"], made["coordinator"], *made["candidates"]):
+        part["mood"] = "calm"
     told = event(1, "assigned", "assigned", agent_id="mine").model_copy(update={"decision": json.dumps(made)})
     (step,) = explained(told).steps
-    assert step.decision is not None and "eligible" not in str(step.decision["candidates"][-1])
-    assert [row[:3] for row in candidate_rows(step.decision)] == [
-        row[:3] for row in candidate_rows(json.loads(decision().model_dump_json()))
+    assert step.decision == json.loads(decision().model_dump_json())
+
+
+def test_candidates_of_a_decision_that_is_not_whole_are_shown_as_far_as_they_go() -> None:
+    made = json.loads(decision().model_dump_json(exclude_defaults=True))
+    del made["strategy"]
+    told = event(1, "assigned", "assigned", agent_id="mine").model_copy(update={"decision": json.dumps(made)})
+    (step,) = explained(told).steps
+    assert step.decision == made
+    assert [(row[0], row[1], row[2], row[4]) for row in candidate_rows(step.decision)] == [
+        ("mine", "chosen", None, "0 of 2"),
+        ("free", "free", None, "1 of 2"),
+        ("busy", "at capacity", None, "2 of 2"),
+        ("down", "offline", "offline", "0 of 2"),
     ]
