@@ -169,6 +169,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
                 await asyncio.sleep(0)
                 if hooks.queued() >= hooks.queued_records:
+                    hooks.full_at = time.monotonic()
                     await asyncio.sleep(_FULL_SECONDS)
                     continue
                 await self._deliver_next()

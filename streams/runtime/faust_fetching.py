@@ -48,7 +48,7 @@ class Hooks:
     """What the app tells its owner; set before the app starts.
 
     deliver: takes a chunk of an input topic; queued: records delivered and not yet taken, of which there are at most
-    `queued_records` before fetching waits.
+    `queued_records` before fetching waits. full_at: when it last did, by the steady clock.
     """
 
     group_error: Callable[[BaseException], None]
@@ -65,6 +65,7 @@ class Hooks:
     max_request_bytes: int = 8 * 1024 * 1024
     queued_records: int = 20_000
     heartbeat_at: float = field(default_factory=time.monotonic)
+    full_at: float = 0.0
 
 
 class _Live:

@@ -250,7 +250,7 @@ class Runner:
                         self._waker.heard()
                         await self._process(owner, records)
                     elif flow.is_active() and self._waker.silent_for(limits.silence_seconds):
-                        await self._waker.look_for_stalls(owner)
+                        await self._waker.look_for_stalls(owner, lambda: self.delivered.count)
                     if flow.is_active() and owner is self.owner and self._outbox is not None:
                         self._waker.nudge(owner, self._outbox)
                 except Exception as error:

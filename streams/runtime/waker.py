@@ -53,8 +53,8 @@ class Waker:
         self._stalled.clear()
 
     def silent_for(self, seconds: float) -> bool:
-        """Whether nothing came, and nobody looked, for so long."""
-        return time.monotonic() > self._heard_at + seconds
+        """Whether nothing came, and nobody looked, for so long; while delivery waits for us nothing can come."""
+        return time.monotonic() > max(self._heard_at, self._app.hooks.full_at) + seconds
 
     def nudge(self, owner: Owner, outbox: Outbox) -> None:
         """Send wakes, if any are wanted and no tail is unread; at most one round at a time."""
@@ -98,15 +98,19 @@ class Waker:
                 ends[place] = 0
         return {(self._topics[place.topic].name, place.partition): end for place, end in ends.items()}
 
-    async def look_for_stalls(self, owner: Owner) -> None:
+    async def look_for_stalls(self, owner: Owner, pending: Callable[[], int]) -> None:
         """A net that is never expected to hold anything: for a while nothing came, though the broker has more.
 
         One look is no proof, a record may be on its way; at the second the log is read again, at the third we stop.
+        pending: records that were delivered and wait to be taken. Where some came while we looked nothing stands still,
+        and to read the log again would bring them twice.
         """
         self._heard_at = time.monotonic()
         ends = await self._ends(owner.partitions.values())
         before, self._stalled = self._stalled, {}
         for (name, number), end in ends.items():
+            if pending():
+                return
             reached = owner.partitions[number].seen.get(name, end)
             if reached + 1 >= end:
                 continue
