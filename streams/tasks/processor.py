@@ -43,8 +43,6 @@ from streams.tasks.timers import woken
 LIMBO_AT_ONCE = 1000
 """Tasks without a route that one change of an agent brings back to be looked at, per call."""
 
-_NONE: frozenset[str] = frozenset()
-
 
 class TasksProcessor:
     """Implements `Processor[TaskRow]`; one instance per assignment."""
@@ -168,10 +166,10 @@ class TasksProcessor:
         if self._gone[0] != know.directory.generation:
             self._gone = know.directory.generation, self._gone_since(now)
         for agent_id, since in self._gone[1].items():
-            held = know.load.held.get(agent_id, _NONE)
-            pinned = know.load.pinned.get(agent_id, _NONE) - held if know.directory.get(agent_id) is None else _NONE
+            held = know.load.held.get(agent_id, {})
+            pinned = know.load.pinned.get(agent_id, {}) if know.directory.get(agent_id) is None else {}
             if held or pinned:
-                yield since, chain(held, pinned)
+                yield since, chain(held, (key for key in pinned if key not in held))
 
     def _gone_since(self, now: int) -> dict[str, int]:
         """Agents with tasks that are not up, and the first moment after they last were something else.
