@@ -3,7 +3,8 @@
 A timer is a field of a row, so nothing is lost with a process. When one is due, a wake record is appended, and the
 transition happens when that is read back and the row's version still fits. Partition time is the wall clock only while
 every input of the partition is read to its end; else it is the slowest input's last append time, so that after an outage
-nothing times out while its report lies unread in the log.
+nothing times out while its report lies unread in the log. So are rows held that lost what they waited for: they are asked
+whether they could move when all is read that it may still have said, which goes by another way than the news that it is gone.
 """
 
 from __future__ import annotations
