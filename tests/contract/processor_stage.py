@@ -84,7 +84,7 @@ class Stage(ABC):
 
     @abstractmethod
     def crash(self, keeps_store: bool, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Kill the coordinator where it stands and start it again, with its local store or without; `meanwhile` in between."""
+        """Kill the coordinator where it stands and start it again, with its local store or without; `meanwhile` between."""
 
     # --- what users and agents say
 

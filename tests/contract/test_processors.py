@@ -13,8 +13,8 @@ from tests.contract.processor_stage import Stage, as_json
 Fresh = Callable[[str], str]
 
 BACKLOG = 1_000
-"""Reports; on the log in memory it takes longer to read so many than to hear of an agent and to be asked about its tasks. Kafka
-delivers most of what is there at once, ahead of what comes then.
+"""Reports; on the log in memory it takes longer to read so many than to hear of an agent and to be asked about its tasks.
+Kafka delivers most of what is there at once, ahead of what comes then.
 """
 
 
