@@ -63,7 +63,6 @@ class ErrorRecovery(Group):
     max_delay: float = Field(60.0, ge=0, description="s; longest delay")
     dead_letter: bool = Field(True, description="keep tasks that ran out of retries")
     max_lost: int = Field(10, ge=0, description="agents a task may lose before it is given up")
-    offline_seconds: float = Field(0.0, ge=0, description="s that tasks of an agent gone offline wait for its last reports")
 
     def policy(self) -> RetryPolicy:
         """The default policy, B unless changed."""

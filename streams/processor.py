@@ -161,6 +161,8 @@ class Processor(Protocol[RowT]):
     inputs: tuple[Topic, ...]
     outputs_to: tuple[Topic, ...]
     views: tuple[Topic, ...]
+    answers: tuple[Topic, ...]
+    """Those inputs that may hold what a stranded row waits for, unread."""
 
     def prepare(self, record: Record, value: bytes, headers: Headers) -> Any:
         """What can be said of a record by itself, for `step` to find in its event; None if that is nothing.
@@ -194,6 +196,12 @@ class Processor(Protocol[RowT]):
 
     def ready(self, now: int, views: Views) -> Iterator[str]:
         """Keys of rows that could move now, in order, at most one per free slot. Asked again and again."""
+
+    def stranded(self, now: int, views: Views) -> Iterator[tuple[int, Iterable[str]]]:
+        """Keys of rows that could move once `answers` are read up to a time, microseconds, with that time.
+
+        They lost what they waited for; what it still said before then comes first. Asked again and again, like `ready`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

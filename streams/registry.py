@@ -70,6 +70,7 @@ class AgentsProcessor:
     inputs: tuple[Topic, ...] = (AGENT_COMMANDS,)
     outputs_to: tuple[Topic, ...] = (AGENT_EVENTS, AGENT_REGISTRY, AGENT_HEALTH, INBOX, DEAD_LETTERS)
     views: tuple[Topic, ...] = ()
+    answers: tuple[Topic, ...] = ()
 
     def __init__(self, settings: Settings) -> None:
         self._missed = settings.agents.missed_heartbeats
@@ -138,6 +139,10 @@ class AgentsProcessor:
 
     def ready(self, now: int, views: Views) -> Iterator[str]:
         """Nothing waits here."""
+        return iter(())
+
+    def stranded(self, now: int, views: Views) -> Iterator[tuple[int, Iterable[str]]]:
+        """Nor here."""
         return iter(())
 
 

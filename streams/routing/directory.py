@@ -28,7 +28,8 @@ class Agent:
     """One registered agent.
 
     barred: why it may get nothing, or None. limit: tasks in flight that this process may give it. fragments: the text
-    of its entry in a decision up to the load, by reason of exclusion; tail: the rest of it.
+    of its entry in a decision up to the load, by reason of exclusion; tail: the rest of it. updated_at: when it last became
+    another, microseconds.
     """
 
     agent_id: str
@@ -41,6 +42,7 @@ class Agent:
     timeout_seconds: int | None
     fragments: dict[str | None, str]
     tail: str
+    updated_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ def _agent(record: AgentRecord, health: AgentHealth | None, share: Share) -> Age
         timeout_seconds=definition.timeout_seconds,
         fragments=fragments,
         tail=tail,
+        updated_at=record.updated_at,
     )
 
 

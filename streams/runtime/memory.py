@@ -19,13 +19,12 @@ from streams.runtime.compacted import Compacted
 from streams.runtime.exits import EXIT_FENCED, EXIT_KAFKA
 from streams.runtime.memory_group import Group
 from streams.runtime.memory_log import Log, Producer
-from streams.runtime.memory_runner import Make, MemoryRunner
+from streams.runtime.memory_runner import NEVER, Make, MemoryRunner
 from streams.runtime.memory_strands import Point, Strand
 from streams.runtime.memory_table import Disk, MemoryTable
 from streams.runtime.wire import Wire
 
 MICROS = 1_000_000
-NEVER = 1 << 62
 
 
 class Ended(Exception):

@@ -31,6 +31,7 @@ from streams.runtime.wire import Delivery, Encoded
 Make = Callable[[Share], Processor[Any]]
 Place = tuple[str, int]
 MICROS = 1_000_000
+NEVER = 1 << 62
 CHUNK = 500
 """Changelog records read between two points of a recovery."""
 
@@ -56,7 +57,7 @@ class MemoryRunner:
         self._seq = 0
         self._emitting: Strand | None = None
         self._round: Strand | None = None
-        self._look_at = 0
+        self._look_at = NEVER
         self.slow: set[str] = set()  # topics of which nothing comes for now, as from a broker that is slow
         self.look = False
         self.moved = False
@@ -203,10 +204,9 @@ class MemoryRunner:
         """When there will be something to do although nothing comes, microseconds."""
         owner = self.owner
         if owner is None:
-            return 1 << 62
+            return NEVER
         timers = [each.timers[0][0] for each in owner.partitions.values() if each.timers]
-        again = [self._look_at] if owner.asked else []
-        return min([*timers, *again], default=1 << 62)
+        return min([*timers, self._look_at])
 
     async def turn(self) -> None:
         """One round of the loop: what there is, then whom to wake."""
@@ -335,26 +335,27 @@ class MemoryRunner:
         """Send wakes, if any are wanted and no tail is unread; at most one round at a time."""
         if self._round is not None and not self._round.done:
             return
-        self.look = False
+        self.look, self._look_at = False, NEVER
         if any(partition.left for partition in owner.partitions.values()):
             return
         limits, now = self.process.settings.coordinator, self.process.clock()
         again = limits.wake_again_seconds
         wakes = Wakes(owner, self._names, again, limits.look_seconds, lambda: self.process.clock() / MICROS)
         ready, ripe = wakes.ready(now), wakes.ripe(now)
-        self._look_at = now + int(again * MICROS) + 1
+        asked = [now + int(again * MICROS) + 1] if owner.asked else []
+        self._look_at = min([*asked, *wakes.later(now)], default=NEVER)
         if ready or ripe:
             self._round = self.process.spawn(f"{self.spec.name} wakes", self._wake(wakes, ready, ripe))
 
     async def _wake(self, wakes: Wakes, ready: list[Wake], ripe: list[Partition]) -> None:
         now = self.process.clock()
         await Point("clock read")
-        ends = self.ends(ripe)
+        due = wakes.due(now, self.ends(ripe))
         topic = self.process.wire.real(self.spec.wakes.name)
         encode = self._wake_codec.encode
         outputs = [
             Encoded(topic, number, record.key.encode(), encode(record), ())
-            for number, record in wake_records(ready, wakes.due(now, ends))
+            for number, record in wake_records([*ready, *wakes.released(now)], due)
         ]
         await landed(self.send(outputs), "wakes sent")
         self.look = True

@@ -73,9 +73,10 @@ class Waker:
         try:
             now = self._clock.now()  # before the ends are asked for: a time at which they were all read is wanted
             ends = await self._ends(ripe) if ripe else {}
+            due = wakes.due(now, ends)
             outputs = [
                 Encoded(self._topic, number, record.key.encode(), self._codec.encode(record), ())
-                for number, record in wake_records(ready, wakes.due(now, ends))
+                for number, record in wake_records([*ready, *wakes.released(now)], due)
             ]
             await acked(await outbox.send(outputs), self._ack_seconds)
         except (KafkaError, BrokerUnavailable, TimeoutError) as error:

@@ -3,7 +3,8 @@
 A timer is a field of a row, so nothing is lost with a process. When one is due, a wake record is appended, and the
 transition happens when that is read back and the row's version still fits. Partition time is the wall clock only while
 every input of the partition is read to its end; else it is the slowest input's last append time, so that after an outage
-nothing times out while its report lies unread in the log.
+nothing times out while its report lies unread in the log. So are rows held that lost what they waited for: they are asked
+whether they could move when all is read that it may still have said, which goes by another way than the news that it is gone.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 
 from schemas.changelog import WakeRecord
+from schemas.topics import repartition_topic
 from streams.runtime.owner import Owner
 from streams.runtime.partition import Partition
 
@@ -78,8 +80,13 @@ class Wakes:
         self._again, self._look = again_seconds, int(look_seconds * MICROS)
 
     def ripe(self, now: int) -> list[Partition]:
-        """Partitions with a timer that the clock has passed; now and then all, if rows wait for every input to be read."""
+        """Partitions with a timer that the clock has passed; all while rows are stranded, and now and then if rows wait for
+        every input to be read.
+        """
         partitions = self._owner.partitions.values()
+        past = [since for since, _ in self._stranded(now) if since <= now]
+        if past and self._answered_until() < max(past):
+            return list(partitions)
         keeps = any(each.finished for each in partitions)
         return [
             each
@@ -89,7 +96,16 @@ class Wakes:
 
     def ready(self, now: int) -> list[Wake]:
         """Rows that could move now and were not asked lately."""
-        return list(islice(self._ready(now), ONCE))
+        owner = self._owner
+        return list(islice(self._unasked(chain(self._released(now), owner.processor.ready(now, owner.views))), ONCE))
+
+    def released(self, now: int) -> list[Wake]:
+        """Stranded rows that could move now and were not asked lately, after a look at what is read."""
+        return list(islice(self._unasked(self._released(now)), ONCE))
+
+    def later(self, now: int) -> Iterator[int]:
+        """Times to come, microseconds, at which there will be stranded rows to look at."""
+        return (since for since, _ in self._stranded(now) if since > now)
 
     def due(self, now: int, ends: Mapping[tuple[str, int], int]) -> list[Wake]:
         """Rows whose timer partition time has passed. Their timers are set again, in case the wake is lost."""
@@ -109,9 +125,25 @@ class Wakes:
                 heapq.heappush(partition.timers, timer)
         return found
 
-    def _ready(self, now: int) -> Iterator[Wake]:
+    def _stranded(self, now: int) -> Iterator[tuple[int, Iterable[str]]]:
+        return self._owner.processor.stranded(now, self._owner.views)
+
+    def _released(self, now: int) -> Iterator[str]:
+        stranded = list(self._stranded(now))
+        until = self._answered_until() if stranded else 0
+        for since, keys in stranded:
+            if since <= until:
+                yield from keys
+
+    def _answered_until(self) -> int:
+        """The time up to which all is read here that a stranded row may wait for; it need not lie at its home."""
+        processor = self._owner.processor
+        names = [topic.name for topic in (*processor.answers, repartition_topic(processor.name))]
+        return min((each.read_until(names) for each in self._owner.partitions.values()), default=0)
+
+    def _unasked(self, keys: Iterable[str]) -> Iterator[Wake]:
         owner, lately = self._owner, self._seconds() - self._again
-        for key in owner.processor.ready(now, owner.views):
+        for key in keys:
             asked = owner.asked.get(key)
             for number, partition in owner.partitions.items():
                 row = partition.open.get(key)

@@ -9,26 +9,26 @@ class Load:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         """Tasks in flight by agent."""
-        self.held: dict[str, set[str]] = {}
-        """Their keys."""
+        self.held: dict[str, dict[str, None]] = {}
+        """Their keys, those first that were given first."""
         self.full: set[str] = set()
         """Agents that have as much as they may have."""
-        self.pinned: dict[str, set[str]] = {}
+        self.pinned: dict[str, dict[str, None]] = {}
         """Keys of open tasks by the agent that they name and that was known when they did."""
 
     def give(self, agent_id: str, key: str, limit: int) -> None:
         """A task was assigned to an agent that may have `limit`."""
         keys = self.held.get(agent_id)
         if keys is None:
-            keys = self.held[agent_id] = set()
-        keys.add(key)
+            keys = self.held[agent_id] = {}
+        keys[key] = None
         self.counts[agent_id] = len(keys)
         self.limited(agent_id, limit)
 
     def take(self, agent_id: str, key: str, limit: int) -> None:
         """A task came back or ended."""
         keys = self.held[agent_id]
-        keys.discard(key)
+        keys.pop(key, None)
         if keys:
             self.counts[agent_id] = len(keys)
         else:
@@ -44,11 +44,11 @@ class Load:
 
     def pin(self, agent_id: str, key: str) -> None:
         """An open task names an agent."""
-        self.pinned.setdefault(agent_id, set()).add(key)
+        self.pinned.setdefault(agent_id, {})[key] = None
 
     def unpin(self, agent_id: str, key: str) -> None:
         """It names it no more, or ended."""
         keys = self.pinned[agent_id]
-        keys.discard(key)
+        keys.pop(key, None)
         if not keys:
             del self.pinned[agent_id]

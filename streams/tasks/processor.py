@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from heapq import merge
+from itertools import chain
 
-from schemas.agents import AgentState
 from schemas.base import Record
 from schemas.changelog import WakeRecord
 from schemas.settings import Settings
@@ -52,13 +52,13 @@ class TasksProcessor:
     inputs: tuple[Topic, ...] = (TASK_REQUESTS, TASK_REPORTS)
     outputs_to: tuple[Topic, ...] = (INBOX, TASK_EVENTS, TASK_RESULTS, REPLY_TO, DEAD_LETTERS)
     views: tuple[Topic, ...] = (AGENT_REGISTRY, AGENT_HEALTH)
+    answers: tuple[Topic, ...] = (TASK_REPORTS,)
 
     def __init__(self, settings: Settings, share: Share, decode_request: Decode, version: str) -> None:
         """`decode_request` turns a request's raw value and position into its command; `version` is the code's."""
         self._know = knowledge(settings, share, decode_request, version)
         self._kept = settings.tasks.keep_finished_seconds * SECOND
-        self._patience = int(settings.error_recovery.offline_seconds * SECOND)
-        self._lost: tuple[int, tuple[tuple[str, int], ...]] = (0, ())
+        self._gone: tuple[int, dict[str, int]] = (0, {})
         self._looked = 0
 
     # --- decisions
@@ -150,35 +150,41 @@ class TasksProcessor:
     # --- what could move
 
     def ready(self, now: int, views: Views) -> Iterator[str]:
-        """Tasks of agents that went away, then those that could start, oldest first, at most one per free slot."""
+        """Those that could start, oldest first, at most one per free slot."""
         self._know.refresh(views)
-        yield from self._orphans(now, views)
         yield from self._startable()
         yield from self._limbo()
 
-    def _orphans(self, now: int, views: Views) -> Iterator[str]:
-        know = self._know
-        generation, gone = self._lost
-        if generation != know.directory.generation:
-            agents = sorted({*know.load.held, *know.load.pinned})
-            gone = tuple((each, self._taken_at(each, views)) for each in agents if not know.directory.up(each))
-            self._lost = (know.directory.generation, gone)
-        for agent_id, taken_at in gone:
-            if taken_at > now:
-                continue
-            yield from tuple(know.load.held.get(agent_id, ()))
-            if know.directory.get(agent_id) is None:
-                held = know.load.held.get(agent_id, set())
-                yield from [key for key in know.load.pinned.get(agent_id, ()) if key not in held]
+    def stranded(self, now: int, views: Views) -> Iterator[tuple[int, Iterable[str]]]:
+        """Tasks of agents that went away: they are given to others when all is read that came before that.
 
-    def _taken_at(self, agent_id: str, views: Views) -> int:
-        """When an agent that is not up loses its tasks, microseconds.
-
-        One whose host has said goodbye reported the last of them a moment ago, and that may not be read yet.
+        Of an agent whose host has said goodbye the last reports lie there, a moment older; in another topic, so they may be
+        unread when the goodbye is known.
         """
-        record = views.get(AGENT_REGISTRY, agent_id)
-        offline = record is not None and record.state is AgentState.OFFLINE
-        return record.updated_at + self._patience if offline else 0
+        know = self._know
+        know.refresh(views)
+        if self._gone[0] != know.directory.generation:
+            self._gone = know.directory.generation, self._gone_since(now)
+        for agent_id, since in self._gone[1].items():
+            held = know.load.held.get(agent_id, {})
+            pinned = know.load.pinned.get(agent_id, {}) if know.directory.get(agent_id) is None else {}
+            if held or pinned:
+                yield since, chain(held, (key for key in pinned if key not in held))
+
+    def _gone_since(self, now: int) -> dict[str, int]:
+        """Agents with tasks that are not up, and the first moment after they last were something else.
+
+        When one was removed is not known here, only when that was seen first.
+        """
+        know, before = self._know, self._gone[1]
+        found = {}
+        for agent_id in sorted({*know.load.held, *know.load.pinned}):
+            agent = know.directory.get(agent_id)
+            if agent is None:
+                found[agent_id] = before.get(agent_id, now)
+            elif not know.directory.up(agent_id):
+                found[agent_id] = agent.updated_at + 1
+        return found
 
     def _startable(self) -> Iterator[str]:
         """Heads of the queues, merged by age, while the agents of their pools have free slots."""

@@ -49,6 +49,9 @@ def _in_flight(know: Knowledge, row: TaskRow, event: Event, now: int) -> Change[
         return Change(timed_out(know, row, event))
     if row.agent_id is None or know.directory.up(row.agent_id):
         return None
+    agent = know.directory.get(row.agent_id)
+    if agent is not None and event.now < agent.updated_at:
+        return None  # asked before it went, perhaps because it had gone once before: what it said since may be unread
     return _orphan(know, row, event) or Change(lost(know, row, event))
 
 

@@ -8,7 +8,7 @@ import signal
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,14 @@ class KafkaStage(Stage):
         assert error is None, error
         return f"{topic}.{partition}.{message.offset()}"
 
+    def append_many(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> None:
+        wrong: list[Any] = []
+        for key, value in records:
+            self._producer.produce(
+                topic, value, key, partition, on_delivery=lambda error, _: wrong.append(error) if error else None
+            )
+        assert self._producer.flush(20) == 0 and not wrong, wrong
+
     def read(self, topic: str) -> list[Raw]:
         if topic not in self._assigned:
             found = self._consumer.list_topics(topic, timeout=5).topics[topic]
@@ -83,11 +91,12 @@ class KafkaStage(Stage):
             self._look()
         return found
 
-    def crash(self, keeps_store: bool) -> None:
+    def crash(self, keeps_store: bool, meanwhile: Callable[[], None] = lambda: None) -> None:
         self._role.signal(signal.SIGKILL)
         assert self._role.process is not None
         self._role.process.wait(10)
         self._role.look()
+        meanwhile()
         self._role.forget = None if keeps_store else self.settings.data_dir / "tables"
         self._role.start()
         self._ready()

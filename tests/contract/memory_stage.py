@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ops.memory.clock import VirtualClock
@@ -51,7 +51,11 @@ class MemoryStage(Stage):
             assert due <= end, f"it did not happen, and nothing more is due within {limit_s:g} s"
             self.clock.advance(max(1000, due - self.clock.now))
 
-    def crash(self, keeps_store: bool) -> None:
+    def append_many(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> None:
+        self.log.append(topic, partition, [(key, value, ()) for key, value in records])
+
+    def crash(self, keeps_store: bool, meanwhile: Callable[[], None] = lambda: None) -> None:
         self.coordinator.kill()
+        meanwhile()
         self.disk = self.disk if keeps_store else Disk()
         self.coordinator = self._started()

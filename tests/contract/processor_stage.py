@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from schemas.agents import AgentCommand
@@ -46,10 +46,10 @@ class Raw(NamedTuple):
 
 
 def settings_for(bootstrap: str, prefix: str, **others: Any) -> Settings:
-    """Times of about a second."""
+    """Times of about a second, and batches that a backlog is longer than."""
     return Settings(
         kafka=Kafka(bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=PARTITIONS),
-        coordinator=Coordinator(wake_again_seconds=0.3, idle_seconds=0.02),
+        coordinator=Coordinator(wake_again_seconds=0.3, idle_seconds=0.02, batch_records=200),
         tasks=Tasks(timeout_seconds=60),
         error_recovery=ErrorRecovery(max_retries=1, retry_delay=0.1),
         routing=Routing(grace_seconds=0.5),
@@ -71,6 +71,10 @@ class Stage(ABC):
         """One record at the end of a topic; returns its position. Acked when this returns."""
 
     @abstractmethod
+    def append_many(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keys and values at the end of a topic; acked when this returns."""
+
+    @abstractmethod
     def read(self, topic: str) -> list[Raw]:
         """All that a topic holds, by partition; nothing for one that does not exist."""
 
@@ -79,8 +83,8 @@ class Stage(ABC):
         """Let time pass until this is true of the log; returns what it gave. Raises AssertionError after the limit."""
 
     @abstractmethod
-    def crash(self, keeps_store: bool) -> None:
-        """Kill the coordinator where it stands and start it again, with its local store or without."""
+    def crash(self, keeps_store: bool, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Kill the coordinator where it stands and start it again, with its local store or without; `meanwhile` between."""
 
     # --- what users and agents say
 
@@ -123,14 +127,25 @@ class Stage(ABC):
 
     def report(self, task_id: str, agent_id: str, kind: str, epoch: int = 1, **fields: Any) -> None:
         """What an agent says of an attempt."""
+        value = self.said(task_id, agent_id, kind, epoch, **fields)
+        self.append(self.name(TASK_REPORTS), home(task_id, PARTITIONS), task_id.encode(), value)
+
+    def said(self, task_id: str, agent_id: str, kind: str, epoch: int = 1, **fields: Any) -> bytes:
+        """The value of a report."""
         report = TaskReport.model_validate(
             {
                 "event_id": f"r-{task_id}-{kind}-{epoch}", "occurred_at": 1, "source": agent_id, "kind": kind,
                 "task_id": task_id, "agent_id": agent_id, "attempt": epoch, "epoch": epoch, **fields,
             }
         )  # fmt: skip
-        value = self.codecs.of(TASK_REPORTS.subject).encode(report)
-        self.append(self.name(TASK_REPORTS), home(task_id, PARTITIONS), task_id.encode(), value)
+        return self.codecs.of(TASK_REPORTS.subject).encode(report)
+
+    def backlog(self, count: int) -> None:
+        """Reports on every partition that nobody waits for; to read them takes a while."""
+        for number in range(PARTITIONS):
+            keys = [key for n in range(4 * count) if home(key := f"nothing-{n}", PARTITIONS) == number][:count]
+            said = ((key.encode(), self.said(key, "nobody", "started")) for key in keys)
+            self.append_many(self.name(TASK_REPORTS), number, said)
 
     # --- what the world sees
 

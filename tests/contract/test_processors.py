@@ -12,6 +12,11 @@ from tests.contract.processor_stage import Stage, as_json
 
 Fresh = Callable[[str], str]
 
+BACKLOG = 1_000
+"""Reports; on the log in memory it takes longer to read so many than to hear of an agent and to be asked about its tasks.
+Kafka delivers most of what is there at once, ahead of what comes then.
+"""
+
 
 @pytest.fixture(scope="module")
 def counter() -> Counter[str]:
@@ -197,6 +202,29 @@ def test_tasks_of_an_agent_that_dies_move_to_another(stage: Stage, fresh: Fresh)
     assert stage.state_of(agent) == "offline"
     stage.report(task, other, "completed", 2)
     assert stage.result(task).status == "completed"
+
+
+def test_a_goodbye_that_is_known_before_the_last_report_is_read(stage: Stage, fresh: Fresh) -> None:
+    """Much lies before the report, and nothing before the goodbye."""
+    agent, skill = worker(stage, fresh)
+    done, left, other = fresh("task"), fresh("task"), fresh("agent")
+    for task in (done, left):
+        stage.submit(task, required_capabilities=[skill])
+        stage.see(task, "assigned")
+    stage.agent(other, skill)
+
+    def meanwhile() -> None:
+        stage.backlog(BACKLOG)
+        stage.report(done, agent, "completed", result='{"ok":true}')
+        stage.tell(agent, "heartbeat", goodbye=True)
+
+    stage.crash(True, meanwhile)
+    _, _, moved = stage.see(left, "assigned", "requeued", "assigned")
+    assert (moved.agent_id, moved.epoch) == (other, 2)
+    stage.see(done, "assigned", "completed")
+    assert stage.result(done).agent_id == agent
+    stage.until(lambda: stage.inbox(other))
+    assert [each.task.task_id for each in stage.inbox(other) if each.task] == [left]
 
 
 @pytest.mark.parametrize("keeps_store", [True, False])

@@ -15,7 +15,7 @@ RUNS = 1000
 FOUND = {
     "commits-before-acks": 71,
     "ends-of-the-last-fetch": 45,
-    "no-claim": 375,
+    "no-claim": 1631,
     "no-header-row": 8,
     "no-origin": 0,
     "not-rehomed-again": 88,

@@ -75,10 +75,12 @@ class Tally:
     """The rule."""
 
     name, row, inputs, outputs_to, views = SPEC.name, Sum, SPEC.inputs, SPEC.outputs_to, ()
+    answers = (MORE,)
 
     def __init__(self) -> None:
         self.indexed: dict[str, Sum] = {}
         self.movable: list[str] = []
+        self.left_behind: dict[int, list[str]] = {}
 
     def step(self, row: Sum | None, event: Event, views: Views) -> Decision[Sum]:
         version = row.version + 1 if row else 1
@@ -145,6 +147,9 @@ class Tally:
 
     def ready(self, now: int, views: Views) -> Iterator[str]:
         return iter(self.movable)
+
+    def stranded(self, now: int, views: Views) -> Iterator[tuple[int, Iterable[str]]]:
+        return iter(self.left_behind.items())
 
 
 class NoViews:

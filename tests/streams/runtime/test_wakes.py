@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from schemas.partitioning import home
 from streams.runtime.partition import Partition
 from streams.runtime.wakes import ONCE, Clock, Wakes, partition_time, wake_records
-from tests.streams.runtime.tally import SPEC, Stand, Wish, keys_at
+from tests.streams.runtime.tally import MORE, SPEC, Stand, Wish, keys_at
 
 K, L = keys_at(0, 2, home)
+(L1,) = keys_at(1, 1, home)
 NAMES = tuple(topic.name for topic in SPEC.reads)
 TOPICS = ("asked", "more")
 
@@ -99,3 +102,66 @@ def test_the_clock_follows_the_brokers() -> None:
 def test_a_wake_says_whether_its_timer_is_due() -> None:
     made = list(wake_records([(0, "a", 1)], [(1, "b", 2)]))
     assert [(number, wake.key, wake.version, wake.due) for number, wake in made] == [(0, "a", 1, False), (1, "b", 2, True)]
+
+
+def look(stand: Stand, now: int, **unread: int) -> None:
+    """All partitions are found read to their end, but for the topics of which so many are unread."""
+    for partition in stand.owner.partitions.values():
+        partition.look(now, {topic: partition.seen.get(topic, -1) + 1 + unread.get(topic, 0) for topic in NAMES})
+
+
+async def left_behind(stand: Stand, since: int) -> Wakes:
+    """A row that is stranded, on the first of two partitions."""
+    stand.own()
+    stand.own_too(1)
+    await stand.take(stand.arrival(0, Wish(key=K), now=1_000))
+    stand.tally.left_behind = {since: [K]}
+    return Wakes(stand.owner, NAMES, 60.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("unread", "released"),
+    [
+        ({}, True),
+        ({"asked": 7}, True),  # a backlog of requests holds up no tasks that lost their agent
+        ({"more": 1}, False),
+        ({"tally.repartition": 1}, False),
+        ({"tally.wakes": 1}, True),
+    ],
+)
+async def test_a_stranded_row_is_asked_when_its_answers_are_read(
+    stand: Stand, unread: dict[str, int], released: bool
+) -> None:
+    wakes = await left_behind(stand, 2_000)
+    assert wakes.ready(2_500) == [] and [each.number for each in wakes.ripe(2_500)] == [0, 1]
+    look(stand, 2_500, **unread)
+    found = wakes.released(2_500)
+    assert found == ([(0, K, 1)] if released else [])
+    assert bool(wakes.ripe(2_600)) is not released, "as long as something is unread all are looked at again"
+    assert wakes.released(2_600) == wakes.ready(2_600) == [], "asked once"
+
+
+async def test_an_answer_may_lie_at_another_partition(stand: Stand) -> None:
+    wakes = await left_behind(stand, 2_000)
+    look(stand, 2_500)
+    stand.owner.partitions[1].read_at["more"] = 1_999
+    assert wakes.released(2_500) == []
+    await stand.take(stand.arrival(0, Wish(key=L1), MORE, number=1, now=2_000))
+    assert wakes.ready(2_600) == [(0, K, 1)], "no look was needed: what is unread is not older than what is read"
+
+
+async def test_who_is_stranded_in_a_moment_is_looked_at_then(stand: Stand) -> None:
+    wakes = await left_behind(stand, 2_000)
+    look(stand, 1_999)
+    assert (wakes.released(1_999), wakes.ripe(1_999), list(wakes.later(1_999))) == ([], [], [2_000])
+    assert [each.number for each in wakes.ripe(2_000)] == [0, 1] and list(wakes.later(2_000)) == []
+    look(stand, 2_000)
+    assert wakes.ready(2_000) == [(0, K, 1)]
+
+
+async def test_stranded_rows_are_asked_before_those_that_could_start(stand: Stand) -> None:
+    wakes = await left_behind(stand, 2_000)
+    await stand.take(stand.arrival(1, Wish(key=L), now=1_001))
+    stand.tally.movable = [L, K]
+    look(stand, 2_000)
+    assert wakes.ready(2_000) == [(0, K, 1), (0, L, 1)]

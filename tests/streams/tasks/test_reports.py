@@ -263,18 +263,6 @@ def test_lost_agents_use_no_retry() -> None:
     assert (made.told.kind, made.told.delay_seconds) == ("retry_scheduled", 1.0)
 
 
-@pytest.mark.parametrize("ended", ["completed", "failed"])
-def test_the_last_report_of_an_agent_whose_host_said_goodbye(ended: str) -> None:
-    """It was sent before, and may be read after: the task is not taken away as long as it may be under way."""
-    made = world(error_recovery={"offline_seconds": 3.0})
-    made.agent("a", "dig", state=AgentState.OFFLINE)
-    made.now += 3 * SECOND - 1
-    assert made.settle_ready() == []
-    fields = {"error": BOOM} if ended == "failed" else {"result": "{}"}
-    made.report(ended, **fields)
-    assert (made.told.kind, made.row().lost) == ("retry_scheduled" if ended == "failed" else "completed", 0)
-
-
 def test_a_draining_agent_keeps_what_it_has() -> None:
     made = world()
     made.agent("a", "dig", draining=True)

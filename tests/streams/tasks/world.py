@@ -73,6 +73,7 @@ class World:
         self.now = START
         self.offset = 0
         self.seq = 0
+        self.read_until: int | None = None  # the time up to which reports are read; None: all of them
         self.last: list[Output] = []
         self.sent: list[Output] = []
         self.processor = self.fresh()
@@ -187,15 +188,22 @@ class World:
         return self.deliver(self.event(wakes_topic("tasks"), task_id, record))
 
     def settle_ready(self, rounds: int = 10) -> list[str]:
-        """Wake what `ready` names until nothing moves; the keys that moved, in order."""
+        """Wake what could move until nothing does; the keys that moved, in order."""
         moved: list[str] = []
         for _ in range(rounds):
-            keys = list(self.processor.ready(self.now, self.views))
+            keys = self.movable()
             fruits = [key for key in keys if self.wake(key) is not None]
             moved += fruits
             if not fruits and not keys:
                 break
         return moved
+
+    def movable(self) -> list[str]:
+        """What the runtime would wake: rows stranded before all that is unread, and rows that are ready."""
+        until = self.read_until
+        found = self.processor.stranded(self.now, self.views)
+        stranded = [key for since, keys in found if until is None or since <= until for key in keys]
+        return [*stranded, *self.processor.ready(self.now, self.views)]
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass and wake what is due."""
