@@ -135,6 +135,8 @@ class Coordinator(Group):
     rebalance_timeout_seconds: float = Field(20.0, gt=0, description="s that members get to join")
     commit_interval_seconds: float = Field(0.5, gt=0, description="s between commits")
     batch_records: int = Field(2000, ge=1, description="records per step batch")
+    queued_bytes: int = Field(67_108_864, ge=1, description="B that wait for the rules until nothing more is delivered")
+    turn_seconds: float = Field(0.05, gt=0, description="s of work on a batch until heartbeats and acks have their turn")
     batch_bytes: int = Field(900_000, ge=10_000, description="B; largest batch for a partition; a larger record goes alone")
     gather_bytes: int = Field(65_536, ge=1, description="B that a fetch waits for while records flow")
     gather_ms: int = Field(4, ge=1, description="ms that it waits for them; they flow when one more is expected within it")

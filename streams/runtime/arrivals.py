@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from schemas.errors import DecodeError, UnknownSchemaId
 from schemas.topics import Topic
 from streams.processor import ProcessorSpec, filled
+from streams.runtime.batch import Turn
 from streams.runtime.partition import Arrival
 from streams.runtime.wire import Delivery, Unreadable, Wire
 
@@ -33,8 +34,8 @@ class Arrivals:
         self._wire = wire
         self._schemas = schemas
 
-    async def of(self, records: Sequence[Any]) -> list[Arrival]:
-        """The arrivals of fetched records."""
+    async def of(self, records: Sequence[Any], turn: Turn) -> list[Arrival]:
+        """The arrivals of fetched records; `turn` is asked after each."""
         arrivals = []
         for record in records:
             headers = tuple([(name, value or b"") for name, value in record.headers])  # null is legal, and means nothing more
@@ -56,6 +57,8 @@ class Arrivals:
             except UnknownSchemaId as unknown:
                 await self._schemas.refresh_schemas(unknown.schema_id)
                 arrivals.append(self.decoded(delivery, is_last_try=True))
+            if (others := turn()) is not None:
+                await others
         return arrivals
 
     def decoded(self, delivery: Delivery, is_last_try: bool = False) -> Arrival:

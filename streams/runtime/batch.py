@@ -26,15 +26,23 @@ enough that what they touch fits the processor's second cache."""
 
 Write = Callable[[Flush], Awaitable[None]]
 Track = Callable[[Any, bool], None]
+Turn = Callable[[], Awaitable[None] | None]
+"""Something to await when it is time that others in the loop have their turn, else None."""
 
 
-async def run_batch(owner: Owner, arrivals: Iterable[Arrival], write: Write, track: Track) -> None:
+def alone() -> None:
+    """The turn of who shares its loop with nobody."""
+
+
+async def run_batch(
+    owner: Owner, arrivals: Iterable[Arrival], write: Write, track: Track, turn: Turn = alone
+) -> None:
     """Take all arrivals in order, writing a flush whenever one must be closed.
 
     write: steps 2 to 5 of a flush. track(handle, waiting): a record is held back (True) or taken up again (False), so that
-    a rebalance does not wait for one that waits itself.
+    a rebalance does not wait for one that waits itself. turn: asked between two records while nothing is half done.
     """
-    flush, todo, group = Flush(), deque(owner.prepare(arrivals)), GROUP
+    flush, todo, group = Flush(), await _prepared(owner, arrivals, turn), GROUP
 
     async def settle() -> None:
         nonlocal flush, group
@@ -55,6 +63,8 @@ async def run_batch(owner: Owner, arrivals: Iterable[Arrival], write: Write, tra
     while todo or flush.group:
         if not todo or len(flush.group) >= group:
             await settle()
+            if (others := turn()) is not None:
+                await others
             continue
         arrival = todo.popleft()
         delivery = arrival.delivery
@@ -82,3 +92,12 @@ async def run_batch(owner: Owner, arrivals: Iterable[Arrival], write: Write, tra
                 track(waiting.delivery.handle, False)
             todo.extendleft(reversed(held))
     await write(flush)
+
+
+async def _prepared(owner: Owner, arrivals: Iterable[Arrival], turn: Turn) -> deque[Arrival]:
+    found = deque[Arrival]()
+    for arrival in owner.prepare(arrivals):
+        found.append(arrival)
+        if (others := turn()) is not None:
+            await others
+    return found

@@ -105,14 +105,13 @@ class Coordinator:
             start_offsets=self._positioned,
             committed=lambda: self._failpoints.hit("committed"),
             deliver=self._deliver,
-            queued=lambda: max(runner.delivered.count for runner in self._runners),
+            is_full=self._is_full,
             decode_header=decode_header,
             store_broken=self._store_broken,
             gather_bytes=limits.gather_bytes,
             gather_ms=limits.gather_ms,
             fetch_max_wait_ms=limits.fetch_max_wait_ms,
             max_request_bytes=2 * self._settings.limits.max_wrapped_bytes,
-            queued_records=10 * limits.batch_records,
         )
         return app
 
@@ -138,6 +137,11 @@ class Coordinator:
         for runner in self._runners:
             if topic in runner.topics:
                 runner.delivered.put(chunk)
+
+    def _is_full(self) -> bool:
+        limits = self._settings.coordinator
+        waiting = [runner.delivered for runner in self._runners]
+        return any(each.count >= 10 * limits.batch_records or each.bytes >= limits.queued_bytes for each in waiting)
 
     def _revoked(self, app: Any, revoked: Any, **kwargs: Any) -> None:
         for runner in self._runners:

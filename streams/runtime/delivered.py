@@ -21,19 +21,20 @@ class Chunk(NamedTuple):
 
 
 class Delivered:
-    """The records of one processor's inputs that its loop has not taken yet."""
+    """The records of one processor's inputs that its loop has not taken yet: how many, and the bytes of their values."""
 
     def __init__(self, current: Callable[[], int | None]) -> None:
         """`current` is the group's generation, None while the flow is stopped; older chunks are dropped."""
         self._current = current
         self._chunks: deque[Chunk] = deque()
         self._arrived = asyncio.Event()
-        self.count = 0
+        self.count = self.bytes = 0
 
     def put(self, chunk: Chunk) -> None:
         """Add a chunk."""
         self._chunks.append(chunk)
         self.count += len(chunk.records)
+        self.bytes += _bytes(chunk.records)
         self._arrived.set()
 
     async def take(self, limit: int, timeout: float) -> list[Any]:
@@ -51,6 +52,7 @@ class Delivered:
         while self._chunks and len(batch) < limit:
             chunk = self._chunks.popleft()
             self.count -= len(chunk.records)
+            self.bytes -= _bytes(chunk.records)
             if chunk.generation != current:
                 continue  # of an older assignment: its next owner reads it
             room = limit - len(batch)
@@ -59,4 +61,9 @@ class Delivered:
                 rest = Chunk(chunk.generation, chunk.records[room:])
                 self._chunks.appendleft(rest)
                 self.count += len(rest.records)
+                self.bytes += _bytes(rest.records)
         return batch
+
+
+def _bytes(records: Sequence[Any]) -> int:
+    return sum([len(record.value or b"") for record in records])

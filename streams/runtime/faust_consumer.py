@@ -168,7 +168,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
                 await asyncio.sleep(0)
-                if hooks.queued() >= hooks.queued_records:
+                if hooks.is_full():
                     hooks.full_at = time.monotonic()
                     await asyncio.sleep(_FULL_SECONDS)
                     continue

@@ -47,15 +47,15 @@ class Replaced(Exception):
 class Hooks:
     """What the app tells its owner; set before the app starts.
 
-    deliver: takes a chunk of an input topic; queued: records delivered and not yet taken, of which there are at most
-    `queued_records` before fetching waits. full_at: when it last did, by the steady clock.
+    deliver: takes a chunk of an input topic; is_full: whether so much was delivered and not taken yet that fetching waits.
+    full_at: when it last did, by the steady clock.
     """
 
     group_error: Callable[[BaseException], None]
     start_offsets: Callable[[Mapping[Any, int]], None]
     committed: Callable[[], None]
     deliver: Callable[[str, Chunk], None]
-    queued: Callable[[], int]
+    is_full: Callable[[], bool]
     decode_header: Callable[[bytes], ChangelogHeader]
     store_broken: Callable[[str], NoReturn]
     gather_bytes: int = 65_536
@@ -63,7 +63,6 @@ class Hooks:
     fetch_max_wait_ms: int = 500
     max_partition_fetch_bytes: int = 8 * 1024 * 1024
     max_request_bytes: int = 8 * 1024 * 1024
-    queued_records: int = 20_000
     heartbeat_at: float = field(default_factory=time.monotonic)
     full_at: float = 0.0
 
@@ -134,6 +133,12 @@ class _Worker:
     def start(self) -> None:
         """Begin to serve."""
         self._task = self._service.loop.create_task(self._service._serve())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """As mode's thread: who waits for the end hears of it, also where it failed, which was said before."""
+        if task.cancelled() or task.exception() is not None:
+            self._service.set_shutdown()
 
     def stop(self) -> None:
         """Nothing: who asks has waited for the service."""

@@ -46,6 +46,7 @@ from streams.runtime.store import (
     seal,
     stored_row,
 )
+from streams.runtime.turns import Turns
 from streams.runtime.views import CompactedViews
 from streams.runtime.waker import Waker
 from streams.runtime.wakes import Clock
@@ -263,7 +264,8 @@ class Runner:
     async def _process(self, owner: Owner, records: list[Any]) -> None:
         consumer = self._app.consumer
         consumer.taken_up(len(records))
-        arrivals = await self._arrivals.of(records)
+        turn = Turns(self._settings.coordinator.turn_seconds).over
+        arrivals = await self._arrivals.of(records, turn)
 
         def track(record: Any, waiting: bool) -> None:
             consumer.taken_up(-1 if waiting else 1)
@@ -271,7 +273,7 @@ class Runner:
         async def write(flush: Flush) -> None:
             await self._write(owner, flush)
 
-        await run_batch(owner, arrivals, write, track)
+        await run_batch(owner, arrivals, write, track, turn)
 
     # --- one flush
 

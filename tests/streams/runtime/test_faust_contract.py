@@ -247,8 +247,11 @@ def test_a_coordinator_fetches_in_sessions_and_sends_plainly(monkeypatch: pytest
     assert client._get_conn is not connect
 
 
-def test_the_consumer_is_a_task_of_the_main_loop_and_ends_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread is started, calls into it are calls, and its stop leaves the tasks of others alone."""
+@pytest.mark.parametrize("fault", [None, ConsumerStoppedError()])
+def test_the_consumer_is_a_task_of_the_main_loop_and_ends_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception | None
+) -> None:
+    """No thread is started, calls into it are calls, and its stop, also one that fails, leaves the tasks of others alone."""
     calls: list[Any] = []
 
     async def noted(name: str) -> str:
@@ -265,6 +268,8 @@ def test_the_consumer_is_a_task_of_the_main_loop_and_ends_nobody_else(monkeypatc
 
         async def stop(self) -> None:
             await noted("stop")
+            if fault is not None:
+                raise fault
 
     async def serve() -> None:
         monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: Made())
