@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 
 from actors.api import Actor
 from actors.heartbeats import Heartbeats, Pulse
@@ -28,6 +28,7 @@ from actors.runtime.outbox import Outbox
 from actors.runtime.reader import Reader, groups_of
 from actors.runtime.registration import register
 from actors.runtime.rivals import last_of, refuse_rivals
+from actors.runtime.sessions import SessionConsumer
 from actors.watch import Watch
 from schemas.closing import closed
 from schemas.codec import Codecs
@@ -99,7 +100,7 @@ async def _known(settings: Settings, actors: Sequence[Actor], codecs: Codecs, se
 
 class _Clients(NamedTuple):
     sender: AIOKafkaProducer
-    receivers: Mapping[str, AIOKafkaConsumer]
+    receivers: Mapping[str, SessionConsumer]
     report_partitions: int
     name: str
 
@@ -165,6 +166,8 @@ class _Host:
                 emptied = await last_of(self._settings, set(self._groups.values()), self._name, goodbye_s)
                 await self._settle(sending)  # of handlers that could not be ended: nothing may follow the goodbye
                 leaving = [agent_id for agent_id, group in self._groups.items() if group in emptied]
+            for reader in self._readers:
+                reader.leave()
             if not drained:
                 raise DrainTimeout(f"handlers still ran after {self._settings.actors.drain_seconds:g} s")
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 
 from actors.api import Actor
 from actors.heartbeats import Heartbeats
@@ -17,6 +17,7 @@ from actors.mailbox import Mailbox
 from actors.runner import Runner
 from actors.runtime.inboxes import Inboxes
 from actors.runtime.intake import Intake, Refresh
+from actors.runtime.sessions import SessionConsumer
 from schemas.codec import Codecs
 from schemas.failpoint import Failpoints
 from schemas.settings import Settings
@@ -44,7 +45,7 @@ class Reader:
         settings: Settings,
         codecs: Codecs,
         sender: AIOKafkaProducer,
-        receiver: AIOKafkaConsumer,
+        receiver: SessionConsumer,
         group: str,
         mailboxes: Mapping[str, Mailbox],
         runner: Runner,
@@ -60,6 +61,7 @@ class Reader:
         self._intake = Intake(settings, codecs, sender, self._inboxes, runner, clock, refresh)
         self.mailboxes = mailboxes
         self.commit = self._inboxes.commit
+        self.leave = receiver.leave
 
     async def poll(self, heartbeats: Heartbeats, alone: asyncio.Event) -> None:
         """Take in what comes, for ever, once it is known that nobody else does. Raises KafkaError when Kafka refuses for

@@ -19,3 +19,10 @@ class SessionConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         super().__init__(*topics, **options)
         self.sessions = FetchSessions.of(self._client)
         send_plainly(self._client)
+
+    def leave(self) -> None:
+        """Have `stop` say to the group that we are gone for good. A static member says nothing by itself, as it may be back
+        within its session, and until that is over nobody would have its inboxes.
+        """
+        if self._coordinator is not None:
+            self._coordinator._group_instance_id = None

@@ -14,4 +14,5 @@ async def who(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
 
 def agents() -> list[Actor]:
     own = Actor("own", who, config={"own_group": True, "inbox_partitions": 4})
-    return [own] if os.environ.get("ONLY") == "own" else [own, Actor("shared", who)]
+    both = [own, Actor("shared", who)]
+    return [each for each in both if os.environ.get("ONLY", each.agent_id) == each.agent_id]

@@ -56,8 +56,8 @@ async def test_an_agent_is_hosted_in_one_group_only(broker: str, tmp_path: Path)
 
 
 async def test_an_agent_may_move_to_a_host_of_another_name(broker: str, tmp_path: Path) -> None:
-    """A static member that stopped, or was killed, is listed until its session is over, and the next host waits."""
-    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=3) as stage:
+    """A host that stops leaves its group, so that the next one begins long before its session would be over."""
+    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=60) as stage:
         actor = Actor("echo", echo)
         async with stage.host(actor):
             await stage.assign("echo", "first", {})
@@ -67,6 +67,38 @@ async def test_an_agent_may_move_to_a_host_of_another_name(broker: str, tmp_path
             await stage.assign("echo", "second", {})
             await stage.reports(lambda seen: "second" in outcomes(seen))
         assert time.monotonic() - began < 20
+
+
+async def test_an_agent_may_move_from_a_host_that_was_killed(broker: str, tmp_path: Path) -> None:
+    """A killed member is listed until its session is over, and the next host waits for that."""
+    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=3) as stage:
+        await stage.enrol(Actor("shared", echo))
+        async with process(stage, file=FILE, TROUPE_ACTORS__HOST="one", ONLY="shared") as first:
+            first.kill()
+            assert await first.wait() < 0
+        began = time.monotonic()
+        async with process(stage, file=FILE, TROUPE_ACTORS__HOST="two", ONLY="shared") as second:
+            assert second.said("waiting_for_another_host")
+            await stage.assign("shared", "s", {})
+            await stage.reports(lambda seen: "s" in outcomes(seen))
+        assert time.monotonic() - began < 20
+
+
+async def test_what_a_process_leaves_goes_to_the_others_of_its_host_at_once(broker: str, tmp_path: Path) -> None:
+    async with Stage.open(broker, tmp_path, actors__session_timeout_seconds=60) as stage:
+        await stage.enrol(Actor("shared", echo))
+        host = {"TROUPE_ACTORS__HOST": "one", "ONLY": "shared"}
+        async with process(stage, file=FILE, **host) as one, process(stage, file=FILE, **host) as two:
+            await stage.assign("shared", "before", {})
+            worker = (await stage.reports(lambda seen: outcomes(seen)))[-1].result or ""
+            first, rest = (one, two) if str(one.pid) in worker else (two, one)
+            first.terminate()
+            assert await first.wait() == 0
+            began = time.monotonic()
+            await stage.assign("shared", "after", {})
+            reports = await stage.reports(lambda seen: "after" in outcomes(seen))
+            assert time.monotonic() - began < 20
+            assert str(rest.pid) in (reports[-1].result or "")
 
 
 async def test_a_group_of_its_own_is_shared_by_hosts_of_any_name(broker: str, tmp_path: Path) -> None:
